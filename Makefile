@@ -1,0 +1,61 @@
+# What you type. `make help` lists it; everything sets itself up and re-uses what is there.
+PYTHON ?= python3
+SCENARIO ?= scenarios/quickstart.yaml
+DEVICE ?= auto
+RUN = .venv/bin/servetune
+SETUP = .venv/.requirements.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help setup engines model variants bench demo plan doctor test check conformance bench-client lock
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(SETUP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'error: Python 3.11 or newer is needed; found '"$$($(PYTHON) --version)"; \
+		  echo 'hint: make PYTHON=/path/to/python3.11 ...'; exit 2; } >&2
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo 'installing servetune into .venv (pinned by requirements.lock)' >&2
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@cp requirements.lock $(SETUP)
+
+setup: $(SETUP) ## servetune itself, in .venv
+
+engines: $(SETUP) ## the engines, each in .engines/<name>-<version> (CUDA builds where there is a GPU)
+	@.venv/bin/python -m serving.environments install vllm transformers --device $(DEVICE)
+
+model: engines ## the small model of the quick start, in .models
+	@.venv/bin/python tools/make_model.py
+
+variants: model ## quantized checkpoints of the small model (llm-compressor, in an environment of its own)
+	@.venv/bin/python tools/make_variants.py
+
+bench: variants ## measure SCENARIO (default: the quick start) on real engines, to a report
+	@$(RUN) bench $(SCENARIO)
+
+demo: $(SETUP) ## scenario to report on the simulated engine, under 30 s
+	@$(RUN) bench scenarios/demo.yaml
+
+plan: $(SETUP) ## what SCENARIO would run
+	@$(RUN) plan $(SCENARIO)
+
+doctor: $(SETUP) ## what this machine can run, and why not
+	@$(RUN) doctor
+
+test: variants ## every test, real engines included
+	@.venv/bin/python -m pytest
+
+check: $(SETUP) ## lint, types, imports
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+
+conformance: $(SETUP) ## the load client against a server whose timings are known, case by case
+	@.venv/bin/python tools/conformance.py
+
+bench-client: $(SETUP) ## our client's error and CPU beside plain aiohttp and httpx clients
+	@.venv/bin/python tools/bench_client.py
+
+lock: ## pin the dependencies of pyproject.toml again (needs uv)
+	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-annotate \
+		pyproject.toml -o requirements.lock

@@ -1,0 +1,1 @@
+"""Measures endpoints, and says whether the numbers may be believed."""

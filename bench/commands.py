@@ -1,0 +1,45 @@
+"""`servetune plan` and `servetune bench`: from the command line to the flow, and back to an exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SCENARIO = typer.Argument(help="A scenario file, such as scenarios/quickstart.yaml.", show_default=False)
+JSON = typer.Option("--json", metavar="FILE|-", help="Write the data as JSON to a file, or - for stdout.")
+
+
+def plan(
+    scenario: Annotated[Path, SCENARIO],
+    json: Annotated[str | None, JSON] = None,
+) -> int:
+    """What a scenario would run: points, launches, what is dropped and why, memory, time. Starts nothing."""
+    from bench import planning, scenariofile
+    from bench.output import write_json
+
+    planned = planning.plan(scenariofile.load(scenario))
+    if json:
+        write_json(planning.as_json(planned), json)
+    if json != "-":
+        from bench.report import plan_table
+
+        plan_table.show(planned)
+    return 0
+
+
+def bench(
+    scenario: Annotated[Path, SCENARIO],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; must not exist. Default: results/<name>-<time>.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out (default: the latest of this name).")
+    ] = False,
+    json: Annotated[str | None, JSON] = None,
+) -> int:
+    """Measure every point of a scenario on real engines, keep raw results, make the report."""
+    from bench import campaign
+
+    return campaign.run(scenario, out=out, resume=resume, json=json)

@@ -1,0 +1,66 @@
+"""Point: one thing to measure. `expand` turns a scenario into all its points, in a stable order.
+
+Points are ordered so that those sharing a server (same config) stand together: launches cost most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Literal
+
+from serving.config import ServingConfig
+
+Arrivals = Literal["closed", "constant", "poisson", "gamma", "ramp", "burst", "trace"]
+
+
+@dataclass(frozen=True)
+class Load:
+    """The client side of a point, all scalars.
+
+    Closed loop: `arrivals="closed"` with `concurrency` users. Open loop: `rate_per_s` with an arrival
+    process (`cv` for gamma; ramp goes from `rate_per_s` to `ramp_to_per_s`; burst sends `burst_size`
+    at once at the mean rate). `trace` names a file of arrivals and sizes. The load ends after
+    `requests` or `duration_s`, whichever is given (both: the first reached).
+    `turns` > 1: multi-turn sessions, each turn sent after the previous answer.
+    """
+
+    workload: str
+    input_tokens: int
+    output_tokens: int
+    arrivals: Arrivals = "closed"
+    concurrency: int | None = None
+    rate_per_s: float | None = None
+    cv: float | None = None
+    ramp_to_per_s: float | None = None
+    burst_size: int | None = None
+    trace: str | None = None
+    requests: int | None = None
+    duration_s: float | None = None
+    warmup_requests: int = 0
+    shared_prefix_tokens: int = 0
+    turns: int = 1
+    endpoint: Literal["completions", "chat"] = "completions"
+    stream: bool = True
+    temperature: float = 0.0
+    request_timeout_s: float = 120.0
+    silence_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """One config under one load, once. `key` is its content: equal keys, the same experiment."""
+
+    config: ServingConfig
+    load: Load
+    seed: int = 0
+    repeat: int = 0
+
+    @cached_property
+    def key(self) -> str:
+        """12 hex digits over config, load, seed and repeat."""
+        whole = {"config": self.config.settings, "load": asdict(self.load), "seed": self.seed}
+        text = json.dumps({**whole, "repeat": self.repeat}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]

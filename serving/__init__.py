@@ -1,0 +1,1 @@
+"""Starts engines and describes deployments."""

@@ -1,0 +1,87 @@
+"""ServingConfig: every setting of an engine under one neutral name, with its type, unit and check.
+
+The engine files map these names to flags (`serving/engines/`); a name not listed here is an error,
+and so is one that the chosen engine does not honour. `None` means "the engine's own default".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Device = Literal["cpu", "cuda"]
+Scalar = str | int | float | bool | None
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class ServingConfig(BaseModel):
+    """What is launched. Two configs with the same `key` are the same server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    engine: Annotated[str, Field(description="row of ENGINES: vllm, transformers, endpoint, sim")]
+    engine_version: Annotated[str | None, Field(description="which .engines/<name>-<version>")] = None
+    device: Device = "cpu"
+
+    model: Annotated[str, Field(description="folder or hub id of the weights")]
+    revision: Annotated[str | None, Field(description="hub commit; folders have none")] = None
+    checkpoint: Annotated[
+        str | None, Field(description="folder of an already quantized checkpoint, served in place of model")
+    ] = None
+    tokenizer: Annotated[str | None, Field(description="folder or hub id, when not the model's own")] = None
+
+    quantization: Annotated[str, Field(description="a method of serving.support, or none")] = "none"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2", "bfloat16"] = "auto"
+    kv_cache_bytes: Annotated[PositiveInt | None, Field(description="KV-cache memory, bytes (CPU)")] = None
+    max_model_len: Annotated[PositiveInt | None, Field(description="tokens, prompt plus output")] = None
+    max_num_seqs: Annotated[PositiveInt | None, Field(description="sequences in one batch")] = None
+    max_num_batched_tokens: Annotated[PositiveInt | None, Field(description="tokens in one step")] = None
+    gpu_memory_utilization: Annotated[
+        float | None, Field(gt=0, le=1, description="share of device memory")
+    ] = None
+    enable_prefix_caching: bool | None = None
+    enable_chunked_prefill: bool | None = None
+    enforce_eager: Annotated[bool | None, Field(description="true: no compilation, no graphs")] = None
+    tensor_parallel_size: PositiveInt = 1
+    attention_backend: str | None = None
+    continuous_batching: Annotated[bool | None, Field(description="transformers serve")] = None
+
+    url: Annotated[str | None, Field(description="endpoint: base URL of a running server")] = None
+    api_key_env: Annotated[
+        str | None, Field(description="name of the environment variable that holds the key; never the key")
+    ] = None
+    sim: Annotated[dict[str, Scalar], Field(description="sim: gpu, shape, seed, time_scale, faults")] = {}
+    extra_args: Annotated[
+        dict[str, Scalar], Field(description="further engine flags by their own long name, without --")
+    ] = {}
+    env: Annotated[dict[str, str], Field(description="further environment variables of the engine")] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was asked for: every field that departs from its default, neutral names."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def key(self) -> str:
+        """Content key, 12 hex digits: equal settings, equal key, on any machine."""
+        text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def label(self) -> str:
+        """Short name for a table: engine, quantization and whatever else departs from default."""
+        hidden = {"engine", "model", "revision", "device", "quantization", "checkpoint", "tokenizer", "url"}
+        rest = [f"{k}={_short(v)}" for k, v in self.settings.items() if k not in hidden]
+        return " ".join([self.engine, self.quantization, *rest])
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, dict):
+        return ",".join(f"{k}:{v}" for k, v in value.items())
+    return str(value)

@@ -1,0 +1,89 @@
+"""Grid expansion: counts, order, keys, rules."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from bench import scenariofile
+from bench.expand import expand
+from bench.rules import matches
+from bench.scenario import Scenario
+
+TEXT = """\
+schema: 1
+name: demo
+question: q
+model: {{name: m, path: p, checkpoints: {{w8a8: p-w8a8}}}}
+engines:
+  - engine: sim
+    grid: {{max_num_seqs: {seqs}, quantization: [none, w8a8, fp8]}}
+rules: {rules}
+workloads:
+  - {{name: chat, input_tokens: [16, 64], output_tokens: 8, concurrency: {concurrency}, requests: 4}}
+repeats: {repeats}
+"""
+
+
+def scenario(tmp_path: Path, *, seqs: str = "[4, 8, 16]", rules: str = "[]", concurrency: str = "[1]",
+             repeats: int = 1) -> Scenario:  # fmt: skip
+    file = tmp_path / "s.yaml"
+    file.write_text(TEXT.format(seqs=seqs, rules=rules, concurrency=concurrency, repeats=repeats))
+    return scenariofile.load(file)
+
+
+def test_every_combination_once_and_configs_stand_together(tmp_path: Path) -> None:
+    points, dropped = expand(scenario(tmp_path, repeats=2), "cpu")
+    assert len(points) == 3 * 3 * 2 * 2
+    assert not dropped
+    assert len({p.key for p in points}) == len(points)
+    changes = sum(a.config.key != b.config.key for a, b in pairwise(points))
+    assert changes == 9 - 1
+
+
+def test_a_checkpoint_follows_its_quantization(tmp_path: Path) -> None:
+    points, _ = expand(scenario(tmp_path), "cpu")
+    for point in points:
+        assert point.config.checkpoint == ("p-w8a8" if point.config.quantization == "w8a8" else None)
+
+
+def test_rules_drop_with_their_reason_and_count(tmp_path: Path) -> None:
+    rules = '[{drop: {max_num_seqs: "< concurrency"}, because: the batch is smaller than the load}]'
+    points, dropped = expand(scenario(tmp_path, rules=rules, concurrency="[1, 8]"), "cpu")
+    assert len(points) == 3 * 3 * 2 * 2 - 3 * 2
+    assert sum(d.points for d in dropped) == 3 * 2
+    assert {d.reason for d in dropped} == {"the batch is smaller than the load"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [(8, True), ([4, 8], True), ([4], False), (">= 8", True), ("> 8", False), ("< other", True),
+     ("!= 8", False), ("> missing", False)],
+)  # fmt: skip
+def test_conditions(condition: object, holds: bool) -> None:
+    assert matches({"n": condition}, {"n": 8, "other": 9}) is holds
+
+
+def test_an_absent_value_never_matches() -> None:
+    assert not matches({"n": "< 8"}, {"n": None})
+    assert not matches({"n": 8}, {})
+
+
+def test_keys_are_the_same_in_another_process_and_change_with_content(tmp_path: Path) -> None:
+    points, _ = expand(scenario(tmp_path), "cpu")
+    again, _ = expand(scenario(tmp_path), "cpu")
+    assert [p.key for p in points] == [p.key for p in again]
+    # Pinned: resume and caches on disk depend on it. A change here is a change of results schema.
+    assert points[0].config.key == "6f8ed9493388"
+    assert points[0].key == "e54a1da4d7c2"
+
+
+def test_ten_thousand_points_expand_in_well_under_a_second(tmp_path: Path) -> None:
+    many = scenario(tmp_path, seqs=str(list(range(1, 1668))), concurrency="[1]")
+    started = time.process_time()
+    points, _ = expand(many, "cpu")
+    assert len(points) == 10_002
+    assert time.process_time() - started < 3.0  # loose: the figure itself is in `make bench-plan`
