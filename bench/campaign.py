@@ -1,0 +1,79 @@
+"""One `servetune bench`: scenario file to results folder to report, new or resumed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from bench import planning, scenariofile
+from bench.measure import measure
+from bench.planning import Plan
+from bench.results import RunFolder
+from bench.scenario import Scenario
+from serving.errors import UserError
+from serving.lock import device_lock
+
+RESULTS = Path("results")
+
+
+def run(scenario_file: Path, *, out: Path | None, resume: bool, json: str | None) -> int:
+    """Measures what is not measured yet, then reports. Exit status 0; 1 when no point can be believed."""
+    from bench.environment import environment
+    from bench.report.command import show
+    from bench.report.progress import watch_for
+
+    scenario = scenariofile.load(scenario_file)
+    plan = planning.plan(scenario)
+    if resume:
+        folder = _resumed(out or _latest(scenario), scenario)
+    else:
+        folder = RunFolder.create(
+            out or RESULTS / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}",
+            {
+                "scenario": scenario.name,
+                "scenario_sha256": scenario.sha256,
+                "seed": scenario.seed,
+                "device": plan.device,
+                "plan": planning.as_json(plan),
+                "environment": environment(),
+                "started_unix_s": time.time(),
+            },
+            scenario_file.read_bytes(),
+        )
+        folder.append("started")
+    print(f"results in {folder.path}", file=sys.stderr)
+    for drop in plan.dropped:
+        print(f"dropped: {drop.label} ({drop.points} points): {drop.reason}", file=sys.stderr)
+    _measure(plan, folder, watch_for(plan))
+    return show(folder, json)
+
+
+def _measure(plan: Plan, folder: RunFolder, watch: object) -> None:
+    """Under the device's lock; an interrupt leaves a run that says so and can be resumed."""
+    with device_lock(plan.device, f"servetune bench, {folder.path}"):
+        try:
+            measure(plan, folder, watch)
+        except KeyboardInterrupt:
+            folder.append("interrupted")
+            print(f"to go on: servetune bench ... --resume --out {folder.path}", file=sys.stderr)
+            raise
+    folder.append("finished")
+
+
+def _latest(scenario: Scenario) -> Path:
+    found = sorted(path.parent for path in RESULTS.glob(f"{scenario.name}-*/manifest.json"))
+    if not found:
+        raise UserError(f"no run of {scenario.name} under {RESULTS}/ to go on with", "leave --resume away")
+    return found[-1]
+
+
+def _resumed(path: Path, scenario: Scenario) -> RunFolder:
+    folder = RunFolder.open(path)
+    if folder.manifest["scenario_sha256"] != scenario.sha256:
+        raise UserError(
+            f"{path} was started with another version of {scenario.file}",
+            f"use the one kept in {path}/scenario.yaml, or start anew without --resume",
+        )
+    folder.append("resumed")
+    return folder

@@ -1,0 +1,116 @@
+"""The whole flow on one screen: launch, warm up, load, sample, keep. A failure is data; the plan goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench.grid import Load, Point
+from bench.load.drive import Drive, drive
+from bench.planning import Launch, Plan
+from bench.probe import Sampler
+from bench.prompts import Prompts, prompts_for
+from bench.records import Run
+from bench.results import RunFolder
+from bench.watch import Watch
+from serving.engines import engine
+from serving.errors import EngineError, Failure
+from serving.process import Server
+from serving.process import launch as start
+
+
+def measure(plan: Plan, folder: RunFolder, watch: Watch) -> None:
+    """Every point of the plan that `folder` does not hold yet, one launch after the other."""
+    done = folder.done()
+    for number, launch in enumerate(plan.launches, 1):
+        todo = [point for point in launch.points if point.key not in done]
+        attempt = 1
+        while todo:
+            watch.launch_started(launch.config, number, len(plan.launches))
+            todo = _serve(plan, folder, launch, todo, attempt, watch)
+            attempt += 1
+    watch.finished()
+
+
+def _serve(
+    plan: Plan, folder: RunFolder, launch: Launch, todo: Sequence[Point], attempt: int, watch: Watch
+) -> list[Point]:
+    """Measures points on one server; returns those left when it died: each death costs one point."""
+    name = launch.name if attempt == 1 else f"{launch.name}-{attempt}"
+    chosen = engine(launch.config.engine)
+    folder.append("launch", name=name, config=launch.config.key)
+    left = list(todo)
+    try:
+        with start(
+            chosen,
+            launch.config,
+            folder.path / "launches" / name,
+            ready_timeout_s=plan.scenario.limits.ready_s,
+        ) as server:
+            watch.ready(server.endpoint.ready_s)
+            prompts = prompts_for(launch.config, server.endpoint)
+            while left and server.alive():
+                point = left.pop(0)
+                watch.point_started(point)
+                run = _measure_point(plan, point, server, prompts, folder.path / "points" / point.key, watch)
+                folder.save(replace(run, launch=name))
+                watch.point_finished(run)
+    except EngineError as error:
+        watch.launch_failed(error.failure)
+        for point in left:
+            folder.save(Run(point, failure=error.failure, simulated=chosen.simulated, launch=name))
+        return []
+    return left
+
+
+def _measure_point(
+    plan: Plan, point: Point, server: Server, prompts: Prompts, scratch: Path, watch: Watch
+) -> Run:
+    """Warm-up, cache reset, then the load with telemetry beside it."""
+    endpoint, telemetry = server.endpoint, plan.scenario.telemetry
+    notes = []
+    if point.load.warmup_requests:
+        drive(endpoint, _warmup(point.load), seed=point.seed, prompts=prompts, folder=scratch / "warmup",
+              salt=f"{point.key}-warmup", alive=server.alive)  # fmt: skip
+    if not engine(point.config.engine).reset_prefix_cache(endpoint.url):
+        notes.append("the engine cannot empty its prefix cache; prompts are unique instead")
+    with Sampler(
+        endpoint.pid,
+        endpoint.url if telemetry.server_metrics else None,
+        plan.device,
+        interval_s=telemetry.interval_s,
+    ) as sampler:
+        driven = drive(endpoint, point.load, seed=point.seed, prompts=prompts, folder=scratch / "load",
+                       salt=point.key, alive=server.alive, progress=watch.load_progress)  # fmt: skip
+    return Run(
+        point=point,
+        records=driven.records,
+        samples=sampler.samples(driven.started_monotonic_s),
+        client=driven.client,
+        failure=_failure(server, driven),
+        load_end_s=driven.load_end_s,
+        started_unix_s=driven.started_unix_s,
+        ready_s=endpoint.ready_s,
+        effective=endpoint.effective,
+        engine_version=endpoint.version,
+        simulated=endpoint.simulated,
+        notes=(*notes, *sampler.notes),
+    )
+
+
+def _failure(server: Server, driven: Drive) -> Failure | None:
+    """Why the server is no longer of use: dead, or silent on every request."""
+    if not server.alive():
+        return server.why_dead()
+    if driven.records and not any(record.first_s is not None for record in driven.records):
+        return server.why_silent(driven.records)
+    return None
+
+
+def _warmup(load: Load) -> Load:
+    """The same requests, closed loop, just enough of them to leave first-run costs behind."""
+    users = min(load.concurrency or load.warmup_requests, load.warmup_requests)
+    return replace(load, arrivals="closed", concurrency=users, rate_per_s=None, trace=None, cv=None,
+                   ramp_to_per_s=None, burst_size=None, requests=load.warmup_requests, duration_s=None,
+                   turns=1, warmup_requests=0)  # fmt: skip

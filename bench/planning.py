@@ -1,0 +1,121 @@
+"""Scenario -> Plan: the launches in order, the points of each, and what is dropped and why. Starts nothing.
+
+Points that differ only in the client side share one launch. With `repeats.restart` each repeat has its
+own launches, and repeats are the outer loop, so that drift hits every config alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from bench.expand import Dropped, expand, label
+from bench.feasibility import Feasibility, Target, estimate_s, fits, target_of
+from bench.grid import Point
+from bench.scenario import Scenario
+from serving.config import Device, ServingConfig
+from serving.engines import engine
+from serving.errors import UserError
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One server process and the points it serves. `name` is its folder under launches/."""
+
+    name: str
+    config: ServingConfig
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run. `memory`: config key -> what the device must hold, where it can be told."""
+
+    scenario: Scenario
+    device: Device
+    launches: tuple[Launch, ...]
+    dropped: tuple[Dropped, ...]
+    memory: dict[str, Feasibility]
+    estimated_s: float
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        return tuple(point for launch in self.launches for point in launch.points)
+
+
+def plan(scenario: Scenario, device: Device | None = None) -> Plan:
+    """The plan on this machine. UserError when nothing is left to run, with every reason."""
+    target = target_of(device or (None if scenario.device == "auto" else scenario.device), scenario.model)
+    points, dropped = expand(scenario, target.device)
+    refused: dict[str, str] = {}
+    memory: dict[str, Feasibility] = {}
+    for config in {p.config.key: p.config for p in points}.values():
+        reason, memory[config.key] = _refusal(config, target)
+        if reason:
+            refused[config.key] = reason
+    for config, reason, count in _counted(points, refused):
+        dropped.append(Dropped(config.label, reason, count))
+    kept = [p for p in points if p.config.key not in refused]
+    if not kept:
+        reasons = "; ".join(dict.fromkeys(f"{d.label}: {d.reason}" for d in dropped))
+        raise UserError(
+            f"{scenario.file}: nothing is left to run ({reasons})", "servetune doctor says what is missing"
+        )
+    launches = tuple(_launches(kept, scenario.repeats.restart))
+    return Plan(scenario, target.device, launches, tuple(dropped), memory, estimate_s(launches, target))
+
+
+def _refusal(config: ServingConfig, target: Target) -> tuple[str | None, Feasibility]:
+    """Why this config is not launched (setting, support, installation, memory), and its memory."""
+    feasibility = fits(config, target)
+    chosen = engine(config.engine)
+    strangers = sorted(set(config.settings) - chosen.honours - COMMON)
+    if strangers:
+        return f"{config.engine} has no {', '.join(strangers)}", feasibility
+    problems = chosen.problems(config)
+    if problems:
+        return "; ".join(problems), feasibility
+    return (feasibility.reason if feasibility.verdict == "does_not_fit" else None), feasibility
+
+
+COMMON = frozenset({"engine", "engine_version", "device", "model", "revision", "checkpoint", "tokenizer"})
+"""Fields that every engine honours by being what they are; the rest must be listed by the engine."""
+
+
+def _counted(points: list[Point], refused: dict[str, str]) -> Iterable[tuple[ServingConfig, str, int]]:
+    for key, same in groupby(points, key=lambda p: p.config.key):
+        if key in refused:
+            of_key = list(same)
+            yield of_key[0].config, refused[key], len(of_key)
+
+
+def _launches(points: list[Point], restart: bool) -> Iterable[Launch]:
+    order = sorted(points, key=lambda p: p.repeat) if restart else points
+    number = 0
+    for _, same in groupby(order, key=lambda p: (p.repeat if restart else 0, p.config.key)):
+        of_launch = sorted(same, key=lambda p: p.repeat)
+        number += 1
+        yield Launch(f"{number:03d}-{of_launch[0].config.key}", of_launch[0].config, tuple(of_launch))
+
+
+def as_json(planned: Plan) -> dict[str, Any]:
+    """`servetune plan --json`: points, launches, dropped[{point, reason, points}], estimated_s, memory."""
+    return {
+        "scenario": planned.scenario.name,
+        "device": planned.device,
+        "points": len(planned.points),
+        "launches": len(planned.launches),
+        "dropped": [{"point": d.label, "reason": d.reason, "points": d.points} for d in planned.dropped],
+        "estimated_s": planned.estimated_s,
+        "configs": [
+            {
+                "key": launch.config.key,
+                "settings": launch.config.settings,
+                "points": [{"key": p.key, "load": label(p.load), "repeat": p.repeat} for p in launch.points],
+                "memory": planned.memory[launch.config.key].as_json(),
+            }
+            for launch in planned.launches
+        ],
+    }
