@@ -18,7 +18,7 @@ _OWN_BUSINESS = ("python_", "process_", "http_", "promhttp_", "go_")
 _NO_READING = ("_created", "_info")
 
 
-class NotExposition(Exception):
+class NotExpositionError(Exception):
     """The answer is not in the Prometheus text format; the text says where."""
 
 
@@ -31,7 +31,7 @@ class Exposition:
 
 
 def flatten(text: str) -> Exposition:
-    """Everything in `text` worth keeping. NotExposition when it is something else."""
+    """Everything in `text` worth keeping. NotExpositionError when it is something else."""
     from prometheus_client.parser import text_string_to_metric_families
 
     totals: dict[str, float] = {}
@@ -42,7 +42,9 @@ def flatten(text: str) -> Exposition:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 name = sample.name
-                if name.startswith(_OWN_BUSINESS) or name.endswith(_NO_READING) or math.isnan(sample.value):
+                if name.startswith(_OWN_BUSINESS) or name.endswith(_NO_READING):
+                    continue
+                if "quantile" in sample.labels or not math.isfinite(sample.value):
                     continue
                 series = f"{name}|le={sample.labels['le']}" if "le" in sample.labels else name
                 totals[series] = totals.get(series, 0.0) + sample.value
@@ -52,7 +54,7 @@ def flatten(text: str) -> Exposition:
                     if family.type != "counter" and name.endswith(SHARES):
                         shares.add(name)
     except (ValueError, KeyError, IndexError) as error:
-        raise NotExposition(f"not in the Prometheus text format: {error}") from error
+        raise NotExpositionError(f"not in the Prometheus text format: {error}") from error
     values = {name: total / counts[name] if name in shares else total for name, total in totals.items()}
     return Exposition(values, tuple(scalars))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.nvml import Nvml, Unavailable, session
+from bench.nvml import Nvml, UnavailableError, session
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def inventory(module: Any = None) -> Inventory:
             gpus = tuple(_describe(nvml, index, handle) for index, handle in nvml.handles().items())
             why = "; ".join(f"{name}: {text}" for name, text in nvml.missing.items())
             return Inventory(gpus, "" if gpus else why or "the driver shows no GPU")
-    except Unavailable as error:
+    except UnavailableError as error:
         return Inventory((), str(error))
 
 

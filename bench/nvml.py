@@ -33,7 +33,7 @@ SLOWDOWNS = 0x004 | 0x008 | 0x020 | 0x040 | 0x080
 """The bits that mean clocks were taken away: neither idleness nor a setting."""
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """NVML cannot be used here; the text says why."""
 
 
@@ -112,7 +112,8 @@ class Nvml:
         The counter steps every 10 to 100 ms depending on the card, so a difference over fewer than about
         20 steps is mostly rounding (Zeus, pynvml PR #18). All are watched together, `timeout_s` in all.
         """
-        function, stamps = "nvmlDeviceGetTotalEnergyConsumption", [[] for _ in handles]  # type: ignore[var-annotated]
+        function = "nvmlDeviceGetTotalEnergyConsumption"
+        stamps: list[list[float]] = [[] for _ in handles]
         last = [self.ask("energy_update_period_s", function, handle) for handle in handles]
         until = time.monotonic() + timeout_s
         waiting = [i for i, counter in enumerate(last) if counter]
@@ -130,12 +131,12 @@ class Nvml:
 
 @contextmanager
 def session(module: Any = None) -> Iterator[Nvml]:
-    """An open session, closed at the end; `module` stands in for pynvml. Unavailable without a driver."""
+    """An open session; UnavailableError without a driver. `module` stands in for pynvml."""
     nvml = module or importlib.import_module("pynvml")
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        raise Unavailable(f"no NVIDIA driver to ask (NVML: {error})") from error
+        raise UnavailableError(f"no NVIDIA driver to ask (NVML: {error})") from error
     try:
         yield Nvml(nvml)
     finally:
