@@ -49,7 +49,7 @@ def _serve(
             ready_timeout_s=plan.scenario.limits.ready_s,
         ) as server:
             watch.ready(server.endpoint.ready_s)
-            prompts = prompts_for(launch.config, server.endpoint)
+            prompts = prompts_for(launch.config)
             while left and server.alive():
                 point = left.pop(0)
                 watch.point_started(point)

@@ -1,0 +1,47 @@
+"""Exchange + what was asked -> Record. Stamps become seconds from the start of the load."""
+
+from __future__ import annotations
+
+from bench.load.answer import Answer, parse
+from bench.load.exchange import Exchange
+from bench.load.job import Request
+from bench.records import Record
+
+
+def record(exchange: Exchange, request: Request, start_s: float, worker: int) -> tuple[Record, str]:
+    """The Record, and the text of the answer (for counting and scoring; not kept in the record)."""
+    answer = parse(exchange)
+
+    def since(stamp: float | None) -> float | None:
+        return None if stamp is None else stamp - start_s
+
+    events = tuple(stamp - start_s for stamp in answer.event_s)
+    return Record(
+        index=exchange.index,
+        planned_s=exchange.planned_s - start_s,
+        sent_s=since(exchange.sent_s),
+        connected_s=since(exchange.connected_s),
+        header_s=since(answer.header_s),
+        first_s=events[0] if events else None,
+        first_answer_s=since(answer.first_answer_s),
+        last_s=events[-1] if events else _end_of_whole(answer, since(exchange.closed_s)),
+        closed_s=since(exchange.closed_s),
+        event_s=events,
+        event_tokens=tuple(answer.event_tokens),
+        asked_input_tokens=request.input_tokens if exchange.index == request.index else 0,
+        asked_output_tokens=request.output_tokens,
+        input_tokens=answer.input_tokens,
+        output_tokens=answer.output_tokens,
+        cached_input_tokens=answer.cached_input_tokens,
+        finish_reason=answer.finish_reason,
+        status=answer.status,
+        error=answer.error,
+        error_detail=answer.detail,
+        session=exchange.session if exchange.session >= 0 else None,
+        worker=worker,
+    ), answer.text
+
+
+def _end_of_whole(answer: Answer, closed_s: float | None) -> float | None:
+    """Not streamed: the whole body is the one output there is; it has an end and no first token."""
+    return closed_s if not answer.streamed and answer.error is None else None

@@ -1,0 +1,97 @@
+"""Load -> requests: planned times, prompts and rendered bodies, all before the first byte is sent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench import arrivals, trace
+from bench.grid import Load
+from bench.load.job import Request
+from bench.prompts import Prompts
+from serving.errors import UserError
+
+FASTEST_REQUEST_S = 0.05
+"""A closed loop with a duration and no request count gets prompts enough for requests this short."""
+MOST_PROMPT_TOKENS = 50_000_000
+
+
+def requests(
+    load: Load, model: str, prompts: Prompts, *, seed: int, salt: str, lenient: bool
+) -> list[Request]:
+    """Every request of a load in planned order. `lenient`: without vLLM's extensions to the OpenAI body.
+
+    UserError for a load that cannot be planned (multi-turn in open loop, too many prompt tokens).
+    """
+    times, sizes, blocks = _sizes(load, seed)
+    if load.turns > 1 and load.arrivals != "closed":
+        raise UserError("multi-turn sessions need a closed loop", "give concurrency in place of a rate")
+    total = sum(came for came, _ in sizes)
+    if total > MOST_PROMPT_TOKENS:
+        raise UserError(
+            f"the load needs {total:,} prompt tokens made beforehand; the most is {MOST_PROMPT_TOKENS:,}",
+            "fewer requests, or a shorter duration",
+        )
+    texts = prompts.make(
+        [came for came, _ in sizes],
+        f"{salt}-{seed}",
+        chat=load.endpoint == "chat",
+        shared=load.shared_prefix_tokens,
+        blocks=blocks,
+        block_tokens=trace.BLOCK_TOKENS,
+    )
+    made = []
+    for number, ((came, went), text) in enumerate(zip(sizes, texts, strict=True)):
+        follow_ups: tuple[str, ...] = ()
+        if load.turns > 1:
+            follow_ups = tuple(prompts.make([came] * (load.turns - 1), f"{salt}-{seed}-{number}"))
+        made.append(
+            Request(
+                index=number * load.turns,
+                planned_s=times[number] if times is not None else 0.0,
+                input_tokens=came,
+                output_tokens=went,
+                body=body(load, model, text, went, seed + number, lenient=lenient),
+                session=number if load.turns > 1 else None,
+                follow_ups=follow_ups,
+            )
+        )
+    return made
+
+
+def body(load: Load, model: str, text: str, output_tokens: int, seed: int, *, lenient: bool = False) -> str:
+    """The JSON of one request. `ignore_eos` and `min_tokens` are vLLM's: they force the output length."""
+    content: dict[str, Any] = {"model": model, "max_tokens": output_tokens, "temperature": load.temperature}
+    if load.endpoint == "chat":
+        content["messages"] = [{"role": "user", "content": text}]
+    else:
+        content["prompt"] = text
+    if load.temperature > 0:
+        content["seed"] = seed
+    if load.stream:
+        content["stream"] = True
+        content["stream_options"] = {"include_usage": True}
+    if not lenient:
+        content |= {"ignore_eos": True, "min_tokens": output_tokens}
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _sizes(load: Load, seed: int) -> tuple[list[float] | None, list[tuple[int, int]], list[tuple[int, ...]]]:
+    """Planned times (None: closed loop), (input, output) tokens and prefix blocks of each request."""
+    if load.arrivals == "trace":
+        assert load.trace is not None
+        rows = trace.read(Path(load.trace), requests=load.requests, duration_s=load.duration_s)
+        return (
+            [r.at_s for r in rows],
+            [(r.input_tokens, r.output_tokens) for r in rows],
+            [r.blocks for r in rows],
+        )
+    if load.arrivals != "closed":
+        times = arrivals.planned(load, seed).tolist()
+        return times, [(load.input_tokens, load.output_tokens)] * len(times), []
+    count = load.requests
+    if count is None:
+        assert load.duration_s is not None
+        count = int((load.concurrency or 1) * (load.duration_s / FASTEST_REQUEST_S + 1))
+    return None, [(load.input_tokens, load.output_tokens)] * count, []

@@ -1,0 +1,206 @@
+"""Prompts of an exact token count, no two with a common beginning unless the workload says so.
+
+With a tokenizer: prompts are made of words that are one token each wherever they stand, and every prompt
+is encoded again and counted. Without ("none"): whitespace-separated words, counted as words.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from serving.config import ServingConfig
+from serving.errors import UserError
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+FEWEST_WORDS = 200
+
+
+class Prompts:
+    """Makes prompts for one model. `exact` says whether lengths are in the model's own tokens."""
+
+    def __init__(self, words: Sequence[str], tokenizer: Any = None, chat_template: str | None = None,
+                 special: dict[str, str] | None = None) -> None:  # fmt: skip
+        self.words = words
+        self.exact = tokenizer is not None
+        self._tokenizer = tokenizer
+        self._chat_template = chat_template
+        self._special = special or {}
+
+    def make(
+        self,
+        lengths: Sequence[int],
+        salt: str,
+        *,
+        chat: bool = False,
+        shared: int = 0,
+        blocks: Sequence[Sequence[int]] = (),
+        block_tokens: int = 512,
+    ) -> list[str]:
+        """One prompt a length (tokens as the server will count them, template included for chat).
+
+        salt: other salts give other prompts; the same gives the same. shared: so many tokens at the
+        beginning are common to all. blocks: per prompt, ids of its leading prefix blocks; equal ids give
+        equal tokens. UserError where a length is below what template and special tokens take.
+        """
+        overhead = self.overhead(chat)
+        begin = random.Random(f"{salt}-shared").choices(self.words, k=max(0, shared - overhead))
+        order = random.Random(f"{salt}-first").sample(range(len(self.words)), len(self.words))
+        texts = []
+        for number, length in enumerate(lengths):
+            count = length - overhead
+            if count < 1:
+                raise UserError(
+                    f"a prompt of {length} tokens: template and special tokens alone take {overhead}",
+                    f"input_tokens of {overhead + 1} or more",
+                )
+            first = begin
+            for block in blocks[number] if number < len(blocks) else ():
+                first = first + _block(tuple(self.words), block, block_tokens)
+            # Two words give every prompt a beginning of its own, up to the square of the vocabulary.
+            own = [
+                self.words[order[number % len(order)]],
+                self.words[order[number // len(order) % len(order)]],
+            ]
+            rest = max(0, count - len(first) - len(own))
+            words = [*first, *own, *random.Random(f"{salt}-{number}").choices(self.words, k=rest)][:count]
+            texts.append(" " + " ".join(words) if self.exact else " ".join(words))
+        self._verify(texts, lengths, overhead)
+        return texts
+
+    def count(self, texts: Sequence[str]) -> list[int] | None:
+        """Tokens of each text without special tokens; None without a tokenizer."""
+        if self._tokenizer is None:
+            return None
+        return [len(e.ids) for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def overhead(self, chat: bool) -> int:
+        """Tokens that the special tokens, and for chat the template, add to a prompt."""
+        if self._tokenizer is None:
+            return 0
+        if not chat:
+            return len(self._tokenizer.encode("", add_special_tokens=True).ids)
+        if self._chat_template is None:
+            return 0
+        word = " " + self.words[0]
+        return len(self._tokenizer.encode(self._render(word), add_special_tokens=False).ids) - 1
+
+    def _verify(self, texts: list[str], lengths: Sequence[int], overhead: int) -> None:
+        counts = self.count(texts)
+        if counts is None:
+            return
+        wrong = [
+            i for i, (n, length) in enumerate(zip(counts, lengths, strict=True)) if n + overhead != length
+        ]
+        if wrong:
+            found, asked = counts[wrong[0]] + overhead, lengths[wrong[0]]
+            raise UserError(
+                f"{len(wrong)} of {len(texts)} prompts miss their length ({found} tokens instead of {asked})",
+                "this tokenizer merges across words; use --tokenizer none and read lengths from the usage",
+            )
+
+    def _render(self, content: str) -> str:
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        assert self._chat_template is not None
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _refuse
+        return environment.from_string(self._chat_template).render(
+            messages=[{"role": "user", "content": content}], add_generation_prompt=True, **self._special
+        )
+
+
+def prompts_for(config: ServingConfig) -> Prompts:
+    """Prompts for a config's model: its own tokenizer, the one it names, or words for `none`."""
+    name = config.tokenizer or (None if config.engine == "sim" else config.checkpoint or config.model)
+    return prompts(None if name in (None, "none") else name, config.revision)
+
+
+@lru_cache(maxsize=4)
+def prompts(name: str | None, revision: str | None = None) -> Prompts:
+    """Prompts by a tokenizer: a folder, a tokenizer.json, a hub id; None: words. UserError if unreadable."""
+    if name is None:
+        return Prompts(_made_up_words(4096))
+    from tokenizers import Tokenizer
+
+    file, settings = _files(name, revision)
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:
+        raise UserError(f"tokenizer {file}: {error}", "name a folder with tokenizer.json, or none") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    words = _steady_words(tokenizer)
+    if len(words) < FEWEST_WORDS:
+        raise UserError(
+            f"tokenizer {name}: only {len(words)} words are one token each, too few for distinct prompts",
+            "use --tokenizer none",
+        )
+    special = {k: v for k, v in settings.items() if k.endswith("_token") and isinstance(v, str)}
+    template = settings.get("chat_template")
+    return Prompts(words, tokenizer, template if isinstance(template, str) else None, special)
+
+
+def _steady_words(tokenizer: Any) -> list[str]:
+    """Lower-case words that are one token after a space, alone and in company."""
+    candidates = sorted(
+        {match[1] for token in tokenizer.get_vocab() if (match := re.fullmatch(r"[Ġ▁]([a-z]{2,12})", token))}
+    )
+    encoded = tokenizer.encode_batch([f" {w}" for w in candidates], add_special_tokens=False)
+    alone = [w for w, e in zip(candidates, encoded, strict=True) if len(e.ids) == 1]
+    pairs = tokenizer.encode_batch([f" {w} {w}" for w in alone], add_special_tokens=False)
+    return [w for w, e in zip(alone, pairs, strict=True) if len(e.ids) == 2]
+
+
+def _files(name: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
+    folder = Path(name)
+    if folder.is_file():
+        return folder, {}
+    if not folder.is_dir():
+        folder = _from_hub(name, revision)
+    file, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if not file.is_file():
+        raise UserError(f"{folder} holds no tokenizer.json", "name a folder that does, or use none")
+    settings = json.loads(config.read_text()) if config.is_file() else {}
+    template = folder / "chat_template.jinja"
+    if template.is_file():
+        settings["chat_template"] = template.read_text()
+    return file, settings
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        file = hf_hub_download(name, "tokenizer.json", revision=revision)
+        for extra in ("tokenizer_config.json",):
+            hf_hub_download(name, extra, revision=revision)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UserError(
+            f"tokenizer {name}: neither a folder here nor to be had from the hub ({type(error).__name__})",
+            "name a folder with tokenizer.json, or none for words",
+        ) from error
+    return Path(file).parent
+
+
+@lru_cache(maxsize=4096)
+def _block(words: tuple[str, ...], block: int, tokens: int) -> list[str]:
+    return random.Random(f"block-{block}").choices(words, k=tokens)
+
+
+def _made_up_words(count: int) -> list[str]:
+    rng = random.Random(0)
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found["".join(rng.choices(ALPHABET, k=5))] = None
+    return list(found)
+
+
+def _refuse(message: str) -> str:
+    raise UserError(f"the model's chat template refuses: {message}", "use completions")
