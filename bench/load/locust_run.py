@@ -105,15 +105,20 @@ class ClosedUser(User):
         share = SHARE
         share.started.wait()
         pause_until(share.start_s)
+        previous: Exchange | None = None
         while (request := share.next()) is not None:
             conversation = Conversation(request)
             while (body := conversation.next_body()) is not None:
                 exchange = Exchange(conversation.index, monotonic(), conversation.session)
                 ended: AsyncResult = AsyncResult()
                 share.client.send(exchange, body, ended.set)
+                if previous is not None:
+                    share.keep(previous)  # after the next is on its way: writing it down delays nobody
                 ended.get()
-                share.keep(exchange)
+                previous = exchange
                 conversation.hear(exchange)
+        if previous is not None:
+            share.keep(previous)
         share.user_done()
         self.stop()
 

@@ -1,0 +1,276 @@
+"""CASES: what a server may do to a client, each an exact script. A step: (seconds after the request was
+read, bytes, whether it carries output). A request's model names its case; `plain:TTFT_MS:STEP_MS` is the
+ordinary stream with timings of choice.
+
+Every case here has been got wrong by a load tool somewhere; METHODOLOGY.md says how each is counted.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+Step = tuple[float, bytes, bool]
+Script = Callable[[dict[str, Any]], Iterable[Step]]
+CLOSE, RESET = b"\0close", b"\0reset"
+FIRST_S, STEP_S = 0.05, 0.01
+"""Time to first token and between tokens, where a case does not say otherwise."""
+
+CHUNKED = (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+           b"Transfer-Encoding: chunked\r\n\r\n")  # fmt: skip
+BARE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+LAST = b"0\r\n\r\n"
+
+
+def script_for(model: str) -> Script:
+    """The script a model name asks for; an unknown one is the plain stream."""
+    name, *numbers = model.split(":")
+    if name == "plain" and numbers:
+        first_s, step_s = (float(n) / 1000 for n in numbers)
+        return lambda asked: plain(asked, first_s, step_s)
+    return CASES.get(name, plain)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def event(content: dict[str, Any] | str, kind: str = "") -> bytes:
+    """One server-sent event as one HTTP chunk."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    return chunk((f"event: {kind}\n" if kind else "").encode() + f"data: {text}\n\n".encode())
+
+
+def token(asked: dict[str, Any], text: str = " x", finish: str | None = None, **more: Any) -> dict[str, Any]:
+    """A chunk of OpenAI's stream: `text` for completions, a delta for chat."""
+    if "messages" in asked:
+        return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}], **more}
+    return {"choices": [{"index": 0, "text": text, "finish_reason": finish}], **more}
+
+
+def usage(asked: dict[str, Any], output_tokens: int | None = None) -> dict[str, Any]:
+    prompt = asked.get("prompt") or asked["messages"][-1]["content"]
+    count = asked["max_tokens"] if output_tokens is None else output_tokens
+    return {"choices": [], "usage": {"prompt_tokens": len(prompt.split()), "completion_tokens": count}}
+
+
+def plain(asked: dict[str, Any], first_s: float = FIRST_S, step_s: float = STEP_S) -> Iterator[Step]:
+    """One token an event, usage, [DONE]."""
+    last = asked["max_tokens"] - 1
+    every = event(token(asked))
+    for number in range(last + 1):
+        head = CHUNKED if number == 0 else b""
+        data = every if number < last else event(token(asked, finish="length"))
+        yield first_s + number * step_s, head + data, True
+    yield first_s + last * step_s, event(usage(asked)) + event("[DONE]") + LAST, False
+
+
+def role_first(asked: dict[str, Any]) -> Iterator[Step]:
+    """A role-only chunk at once, an empty one after: neither is the first token."""
+    role = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+    yield 0.0, CHUNKED + event(role), False
+    yield 0.02, event(token(asked, "")), False
+    yield from _without_head(plain(asked))
+
+
+def several_tokens(asked: dict[str, Any]) -> Iterator[Step]:
+    """Four tokens an event, counted by continuous usage: events are not tokens."""
+    count, sent, moment, head = asked["max_tokens"], 0, FIRST_S, CHUNKED
+    while sent < count:
+        now = min(4, count - sent)
+        sent += now
+        finish = "length" if sent == count else None
+        yield moment, head + event({**token(asked, " x" * now, finish), "usage": usage(asked, sent)["usage"]}), True
+        moment, head = moment + STEP_S, b""
+    yield moment, event(usage(asked)) + event("[DONE]") + LAST, False
+
+
+def speculative(asked: dict[str, Any]) -> Iterator[Step]:
+    """Bursts: several events in one write, then a pause, as speculative decoding gives."""
+    count, sent, moment, head = asked["max_tokens"], 0, FIRST_S, CHUNKED
+    while sent < count:
+        now = min(3, count - sent)
+        sent += now
+        events = [event(token(asked, finish="length" if sent - now + i + 1 == count else None)) for i in range(now)]
+        yield moment, head + b"".join(events), True
+        moment, head = moment + 3 * STEP_S, b""
+    yield moment, event(usage(asked)) + event("[DONE]") + LAST, False
+
+
+def reasoning(asked: dict[str, Any]) -> Iterator[Step]:
+    """Half the output is reasoning, by name: TTFT counts it, TTFO does not."""
+    count = asked["max_tokens"]
+    for number in range(count):
+        text = {"reasoning_content": " r"} if number < count // 2 else {"content": " x"}
+        finish = "length" if number == count - 1 else None
+        data = event({"choices": [{"index": 0, "delta": text, "finish_reason": finish}]})
+        yield FIRST_S + number * STEP_S, (CHUNKED if number == 0 else b"") + data, True
+    yield FIRST_S + count * STEP_S, event(usage(asked)) + event("[DONE]") + LAST, False
+
+
+def late_usage(asked: dict[str, Any]) -> Iterator[Step]:
+    """The usage-only last chunk comes 100 ms after the last token: E2E ends at the token."""
+    steps = list(plain(asked))
+    yield from steps[:-1]
+    yield steps[-1][0] + 0.1, steps[-1][1], False
+
+
+def no_usage(asked: dict[str, Any]) -> Iterator[Step]:
+    """No usage at all: the server's count is unknown, not the number of events."""
+    steps = list(plain(asked))
+    yield from steps[:-1]
+    yield steps[-1][0], event("[DONE]") + LAST, False
+
+
+def no_done(asked: dict[str, Any]) -> Iterator[Step]:
+    """A finish reason and an orderly end, but no [DONE]: whole, and noted."""
+    steps = list(plain(asked))
+    yield from steps[:-1]
+    yield steps[-1][0], event(usage(asked)) + LAST, False
+
+
+def no_end(asked: dict[str, Any]) -> Iterator[Step]:
+    """The body ends in order after half the tokens, without a finish reason: truncated."""
+    steps = list(plain(asked))[: asked["max_tokens"] // 2]
+    yield from steps
+    yield steps[-1][0], LAST, False
+
+
+def error_in_stream(asked: dict[str, Any]) -> Iterator[Step]:
+    """Status 200, some tokens, then an error event and [DONE]."""
+    steps = list(plain(asked))[: asked["max_tokens"] // 2]
+    yield from steps
+    said = {"error": {"message": "the engine died", "type": "InternalServerError", "code": 500}}
+    yield steps[-1][0], event(said) + event("[DONE]") + LAST, False
+
+
+def reset(asked: dict[str, Any]) -> Iterator[Step]:
+    """A TCP reset after half the tokens."""
+    steps = list(plain(asked))[: asked["max_tokens"] // 2]
+    yield from steps
+    yield steps[-1][0] + STEP_S, RESET, False
+
+
+def drip(asked: dict[str, Any]) -> Iterator[Step]:
+    """Every event in three pieces, 2 ms apart: an event arrives with its last byte."""
+    for moment, data, is_event in plain(asked):
+        third = max(1, len(data) // 3)
+        yield moment, data[:third], False
+        yield moment + 0.002, data[third : 2 * third], False
+        yield moment + 0.004, data[2 * third :], is_event
+
+
+def silence(asked: dict[str, Any]) -> Iterator[Step]:
+    """Headers, then nothing for a minute."""
+    yield 0.0, CHUNKED, False
+    yield 60.0, CLOSE, False
+
+
+def unframed(asked: dict[str, Any]) -> Iterator[Step]:
+    """Neither chunks nor a length: the connection's end is the body's; whole because of [DONE]."""
+    for number, (moment, data, is_event) in enumerate(plain(asked)):
+        body = data[len(CHUNKED) :] if number == 0 else data
+        yield moment, (BARE if number == 0 else b"") + _unchunked(body), is_event
+        last = moment
+    yield last, CLOSE, False
+
+
+def unframed_cut(asked: dict[str, Any]) -> Iterator[Step]:
+    """The same, cut after half the tokens: truncated, though TCP ended in order."""
+    steps = list(unframed(asked))[: asked["max_tokens"] // 2]
+    yield from steps
+    yield steps[-1][0], CLOSE, False
+
+
+def gzipped(asked: dict[str, Any]) -> Iterator[Step]:
+    """Compressed although identity was asked for; all in one, so only the end is known."""
+    body = b"".join(_unchunked(d[len(CHUNKED) :] if i == 0 else d) for i, (_, d, _) in enumerate(plain(asked)))
+    packed = gzip.compress(body)
+    head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    yield FIRST_S, head + chunk(packed) + LAST, True
+
+
+def not_utf8(asked: dict[str, Any]) -> Iterator[Step]:
+    """A byte that is not UTF-8 inside a token: noted, and the rest still counts."""
+    for moment, data, is_event in plain(asked):
+        yield moment, data.replace(b" x", b" \xff"), is_event
+
+
+def endless(asked: dict[str, Any]) -> Iterator[Step]:
+    """Tokens without end: the deadline ends it."""
+    yield from ((FIRST_S + i * STEP_S, (CHUNKED if i == 0 else b"") + event(token(asked)), True) for i in range(10**6))
+
+
+def rate_limited(asked: dict[str, Any]) -> Iterator[Step]:
+    yield 0.0, _whole(429, b'{"error": {"message": "slow down"}}', b"Retry-After: 7\r\n"), False
+
+
+def redirect(asked: dict[str, Any]) -> Iterator[Step]:
+    yield 0.0, _whole(307, b"", b"Location: http://127.0.0.1:9/elsewhere\r\n"), False
+
+
+def broken(asked: dict[str, Any]) -> Iterator[Step]:
+    yield 0.0, _whole(503, b"no capacity"), False
+
+
+def malformed(asked: dict[str, Any]) -> Iterator[Step]:
+    """An event that is not JSON."""
+    yield FIRST_S, CHUNKED + event(token(asked)) + event("{not json") + event("[DONE]") + LAST, False
+
+
+def not_http(asked: dict[str, Any]) -> Iterator[Step]:
+    yield 0.0, b"hello, this is not HTTP\r\n\r\n", False
+
+
+def no_tokens(asked: dict[str, Any]) -> Iterator[Step]:
+    """A success without one token."""
+    yield FIRST_S, CHUNKED + event(token(asked, "", "stop")) + event(usage(asked, 0)) + event("[DONE]") + LAST, False
+
+
+def whole(asked: dict[str, Any]) -> Iterator[Step]:
+    """Not streamed: one JSON body with a length."""
+    content = {**token(asked, " x" * asked["max_tokens"], "length"), **{"usage": usage(asked)["usage"]}}
+    yield FIRST_S, _whole(200, json.dumps(content).encode()), True
+
+
+def crlf(asked: dict[str, Any]) -> Iterator[Step]:
+    """CRLF line ends inside the events, a comment line, and a trailer after the last chunk."""
+    for number, (moment, data, is_event) in enumerate(plain(asked)):
+        body = _unchunked(data[len(CHUNKED) :] if number == 0 else data).replace(b"\n", b"\r\n")
+        end = data.endswith(LAST)
+        yield (
+            moment,
+            (CHUNKED if number == 0 else b"") + chunk(b": ping\r\n\r\n" + body) + (b"0\r\nX-T: 1\r\n\r\n" if end else b""),
+            is_event,
+        )
+
+
+CASES: dict[str, Script] = {
+    f.__name__: f
+    for f in (
+        plain, role_first, several_tokens, speculative, reasoning, late_usage, no_usage, no_done, no_end,
+        error_in_stream, reset, drip, silence, unframed, unframed_cut, gzipped, not_utf8, endless,
+        rate_limited, redirect, broken, malformed, not_http, no_tokens, whole, crlf,
+    )
+}  # fmt: skip
+
+
+def _whole(status: int, body: bytes, more: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b" % (
+        status, more, len(body), body)  # fmt: skip
+
+
+def _without_head(steps: Iterator[Step]) -> Iterator[Step]:
+    for number, (moment, data, is_event) in enumerate(steps):
+        yield moment, data[len(CHUNKED) :] if number == 0 else data, is_event
+
+
+def _unchunked(data: bytes) -> bytes:
+    out = b""
+    while data:
+        size, _, rest = data.partition(b"\r\n")
+        length = int(size, 16)
+        out, data = out + rest[:length], rest[length + 2 :]
+    return out
