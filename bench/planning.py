@@ -12,9 +12,11 @@ from itertools import groupby
 from typing import Any
 
 from bench.expand import Dropped, expand, label
-from bench.feasibility import Feasibility, Target, estimate_s, fits, target_of
+from bench.expected import estimate_s
+from bench.feasibility import Feasibility, fits
 from bench.grid import Point
 from bench.scenario import Scenario
+from bench.target import Target, target_of
 from serving.config import Device, ServingConfig
 from serving.engines import engine
 from serving.errors import UserError

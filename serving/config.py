@@ -50,6 +50,10 @@ class ServingConfig(BaseModel):
     attention_backend: str | None = None
     continuous_batching: Annotated[bool | None, Field(description="transformers serve")] = None
 
+    attempt: Annotated[
+        bool, Field(description="launch even what serving.support says fails: the failure is what is wanted")
+    ] = False
+
     url: Annotated[str | None, Field(description="endpoint: base URL of a running server")] = None
     api_key_env: Annotated[
         str | None, Field(description="name of the environment variable that holds the key; never the key")
@@ -74,7 +78,17 @@ class ServingConfig(BaseModel):
     @property
     def label(self) -> str:
         """Short name for a table: engine, quantization and whatever else departs from default."""
-        hidden = {"engine", "model", "revision", "device", "quantization", "checkpoint", "tokenizer", "url"}
+        hidden = {
+            "engine",
+            "model",
+            "revision",
+            "device",
+            "quantization",
+            "checkpoint",
+            "tokenizer",
+            "url",
+            "attempt",
+        }
         rest = [f"{k}={_short(v)}" for k, v in self.settings.items() if k not in hidden]
         return " ".join([self.engine, self.quantization, *rest])
 

@@ -16,7 +16,8 @@ from time import monotonic
 
 STEP_S = 0.010
 FIRST_STEPS = 5
-"""Steps from a request to its first event: 50 to 60 ms."""
+SPREAD_STEPS = 100
+"""A request waits FIRST_STEPS and up to SPREAD_STEPS more, so that requests begin and end apart in time."""
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
@@ -50,7 +51,7 @@ class Stream(asyncio.Protocol):
         self.buffer = b""
         self.number = self.tokens = self.left = 0
         self.due = 0
-        self.first_s = 0.0
+        self.came_s = self.first_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -78,7 +79,8 @@ class Stream(asyncio.Protocol):
         self.buffer = body[length:]
         self.tokens = self.left = int(json.loads(body[:length])["max_tokens"])
         self.number = self.server.numbered()
-        self.due = self.server.step + FIRST_STEPS
+        self.came_s = monotonic()
+        self.due = self.server.step + FIRST_STEPS + self.number * 37 % SPREAD_STEPS
         self.server.running.add(self)
 
     def _answer(self, body: bytes) -> None:
@@ -98,16 +100,16 @@ class Stream(asyncio.Protocol):
             usage = {"prompt_tokens": self.number, "completion_tokens": self.tokens,
                      "total_tokens": self.number + self.tokens}  # fmt: skip
             self.transport.write(_FINISH + _chunk({"choices": [], "usage": usage}) + _END)
-            self.server.truth.append((self.number, self.first_s, now))
+            self.server.truth.append((self.number, self.came_s, self.first_s, now))
             self.server.running.discard(self)
 
 
 class Server:
-    """The clock and the record of what was sent when: (number, first event, last event) a request."""
+    """The clock and the record of what was sent when: (number, came, first event, last event) a request."""
 
     def __init__(self) -> None:
         self.running: set[Stream] = set()
-        self.truth: list[tuple[int, float, float]] = []
+        self.truth: list[tuple[int, float, float, float]] = []
         self.step = 0
         self._numbers = 0
 

@@ -1,0 +1,266 @@
+"""The highest open-loop rate that meets the SLOs, as an interval: the highest rate shown to meet them and
+the lowest shown to break them.
+
+Each rate is tested sequentially (`bench.slotest`) and left as soon as the evidence decides, or when it
+will not soon: a rate close to the capacity cannot be decided at any price, so its two neighbours are.
+Nothing is measured twice: what was seen at a rate is kept, and added to when the search comes back to it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from bench import ratesearch
+from bench.capacity import Capacity, Probe, answer
+from bench.checks import judge
+from bench.overlimit import SETTLE_LATENCIES, SETTLE_SHARE, Stretch, stretch
+from bench.ratesearch import Standing
+from bench.records import Judgement, Run
+from bench.slo import Slo
+from bench.slotest import Decision, Evidence, Outcomes, allowed_share, decide, fewest_requests, weigh
+from serving.errors import UserError
+
+Measure = Callable[[float, float, int], Run]
+"""(rate_per_s, duration_s, seed) -> the run. It returns when the server has nothing left to do."""
+RESOLUTION = 0.05
+ALPHA = BETA = 0.01
+FEWEST = 60
+"""Requests below which how they hang together cannot be told."""
+PATIENCE = 3.0
+"""Times the fewest independent requests after which a rate is left, if its end is not in sight."""
+MOST_OF_TIME = 0.3
+"""Share of the whole time that one visit of a rate may take."""
+SPANS = 5.0
+"""A stretch lasts at least so many request durations."""
+MOST_UNTRUSTED = 3
+IDLE = 0.3
+"""Mean requests in the system below which they are alone: a lower rate changes nothing."""
+
+CLIENT_CHECKS = frozenset(
+    {"schedule_lag", "client_cpu", "hub_delay", "rate_not_reached", "above_calibration"}
+)
+SERVER_CHECKS = frozenset(
+    {"not_steady", "littles_law", "errors", "censored", "too_few_samples", "too_dependent", "server_concurrency"}
+)  # fmt: skip
+"""Reasons that make a run invalid as a measurement of latency, but are what an overloaded server does."""
+
+
+@dataclass
+class Tested:
+    """All that was seen at one rate. A decision once made stays: the test is valid at every look."""
+
+    rate_per_s: float
+    stretches: list[Stretch] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    found: tuple[Evidence, ...] = ()
+    decision: Decision = "undecided"
+    seconds: float = 0.0
+
+    @property
+    def requests(self) -> int:
+        return sum(one.requests for one in self.stretches)
+
+    @property
+    def overloaded(self) -> bool:
+        return any(one.overloaded for one in self.stretches)
+
+    @property
+    def binding(self) -> Evidence:
+        """The SLO nearest to breaking, or most broken."""
+        return max(self.found, key=lambda e: e.lean)
+
+
+def find_rate(
+    measure: Measure,
+    slos: Sequence[Slo],
+    *,
+    start_rate_per_s: float,
+    max_s: float,
+    resolution: float = RESOLUTION,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+    seed: int = 0,
+    most_rate_per_s: float = math.inf,
+    trust: Callable[[Run], Judgement] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    watch: Callable[[Probe], None] = lambda probe: None,
+) -> Capacity:
+    """Searches until hi / lo <= 1 + resolution, or `max_s` seconds of `clock` are spent.
+
+    alpha, beta: chance, at each rate, of "meets" where it breaks and of "breaks" where it meets.
+    trust: verdict on a run, `bench.checks.judge` when None. watch: told after every stretch.
+    UserError without an SLO, or with one that no number of requests can show.
+    """
+    _check(slos)
+    search = _Search(
+        measure, tuple(slos), max_s, resolution, alpha, beta, seed, most_rate_per_s,
+        trust or (lambda run: judge(run, slos=slos)), clock, watch,
+    )  # fmt: skip
+    return search.run(start_rate_per_s)
+
+
+def _check(slos: Sequence[Slo]) -> None:
+    if not slos:
+        raise UserError("--find-rate needs an SLO", "--slo 'ttft:p99<=500ms'")
+    for slo in slos:
+        if allowed_share(slo) == 0 or slo.limit <= 0:
+            raise UserError(f"{slo}: no number of requests can show that", "allow a little: error_rate<=0.1%")
+
+
+class _Search:
+    """The state of one search."""
+
+    def __init__(
+        self, measure: Measure, slos: tuple[Slo, ...], max_s: float, resolution: float, alpha: float, beta: float,
+        seed: int, most: float, trust: Callable[[Run], Judgement], clock: Callable[[], float],
+        watch: Callable[[Probe], None],
+    ) -> None:  # fmt: skip
+        self.measure, self.slos, self.resolution = measure, slos, resolution
+        self.alpha, self.beta, self.seed, self.ceiling = alpha, beta, seed, most
+        self.trust, self.clock, self.watch, self.max_s = trust, clock, watch, max_s
+        self.begun = clock()
+        self.tested: dict[float, Tested] = {}
+        self.reasons: list[str] = []
+        self.untrusted = 0
+        self.stretches = 0
+        self.fewest = max(FEWEST, *(fewest_requests(slo, alpha) for slo in slos))
+
+    def run(self, start_rate_per_s: float) -> Capacity:
+        rate: float | None = min(start_rate_per_s, self.ceiling)
+        while rate is not None and self.visit(self.tested.setdefault(rate, Tested(rate))):
+            if self._alone():
+                break
+            rate = ratesearch.next_rate(self.standings(), self.resolution, self.ceiling, start_rate_per_s)
+        if rate is None:
+            self._confirm()
+        left = tuple(t for t in self.tested.values() if t.stretches)
+        return answer(
+            [_as_probe(t) for t in left], self.slos, self.resolution, self.clock() - self.begun,
+            tuple(dict.fromkeys(self.reasons)), {t.rate_per_s: tuple(t.runs) for t in left},
+        )  # fmt: skip
+
+    def standings(self) -> list[Standing]:
+        return [
+            Standing(t.rate_per_s, t.decision, t.binding.lean, t.binding.effective)
+            for t in self.tested.values() if t.found
+        ]  # fmt: skip
+
+    def left_s(self) -> float:
+        return self.max_s - (self.clock() - self.begun)
+
+    def visit(self, at: Tested) -> bool:
+        """Measures at a rate until decided, out of patience or out of time; False ends the search."""
+        entered = self.clock()
+        limit = PATIENCE * self.fewest
+        while at.binding.effective > limit if at.found else False:
+            limit *= 2  # a second visit: twice as far
+        while at.decision == "undecided":
+            wanted = self._wanted_s(at)
+            if self.left_s() < 0.5 * wanted:
+                self.reasons.append(f"the time is spent ({self.max_s:g} s)")
+                return False
+            if not self._stretch(at, min(wanted, self.left_s())):
+                return self.untrusted < MOST_UNTRUSTED and self.ceiling > 0
+            if at.decision != "undecided":
+                break
+            if at.binding.effective > limit and self._forecast(at) > 2 * at.requests:
+                break
+            if self.clock() - entered > MOST_OF_TIME * self.max_s:
+                break
+        return True
+
+    def _stretch(self, at: Tested, seconds: float) -> bool:
+        """One run added to the evidence; False when it may not be believed."""
+        self.stretches += 1
+        before = self.clock()
+        run = self.measure(at.rate_per_s, seconds, self.seed + self.stretches)
+        at.seconds += self.clock() - before
+        if not self._believed(run, at.rate_per_s):
+            return False
+        at.runs.append(run)
+        at.stretches.append(stretch(run, self.slos))
+        at.found = self._weigh(at.stretches)
+        if at.decision == "undecided":
+            at.decision = "breaks" if at.overloaded else decide(at.found, self.alpha, self.beta)
+        self.watch(_as_probe(at))
+        return True
+
+    def _weigh(self, stretches: Sequence[Stretch]) -> tuple[Evidence, ...]:
+        def parts(number: int) -> list[Outcomes]:
+            return [one.outcomes[number] for one in stretches]
+
+        return tuple(weigh(slo, parts(number)) for number, slo in enumerate(self.slos))
+
+    def _believed(self, run: Run, rate: float) -> bool:
+        judgement = self.trust(run)
+        bad = [r for r in judgement.reasons if r.verdict == "invalid" and r.check not in SERVER_CHECKS]
+        if judgement.verdict != "invalid" or not bad:
+            return True
+        self.untrusted += 1
+        if bad[0].check in CLIENT_CHECKS:
+            self.ceiling = rate
+            self.reasons.append(f"the client is the limit at {rate:.4g}/s: {bad[0].text}; {bad[0].remedy}")
+        else:
+            self.untrusted = MOST_UNTRUSTED
+            self.reasons.append(f"the measurement at {rate:.4g}/s is invalid: {bad[0].text}; {bad[0].remedy}")
+        return False
+
+    def _forecast(self, at: Tested) -> float:
+        """Requests after which the rate would be decided, if it goes on as it went: evidence is linear."""
+        worst = at.binding
+        meets = min(e.log_meets for e in at.found) / math.log(1 / self.alpha)
+        breaks = worst.log_breaks / math.log(len(self.slos) / self.beta)
+        reached = max(meets, breaks)
+        return at.requests / reached if reached > 0.05 else math.inf
+
+    def _wanted_s(self, at: Tested) -> float:
+        """How long the next stretch is to last."""
+        first = max(FEWEST, self.fewest // 2)
+        more = float(first)
+        if at.found:
+            more = min(max(first, 1.1 * self._forecast(at) - at.requests), 2.0 * at.requests)
+        latency_s = max((s.latency_s for t in self.tested.values() if t.rate_per_s <= at.rate_per_s
+                         for s in t.stretches), default=0.0)  # fmt: skip
+        filling = SETTLE_LATENCIES * latency_s
+        return max(more / at.rate_per_s / (1 - SETTLE_SHARE), SPANS * latency_s) + filling
+
+    def _alone(self) -> bool:
+        """Whether the lowest rate breaks although its requests hardly ever meet."""
+        lowest = min(
+            (t for t in self.tested.values() if t.stretches), key=lambda t: t.rate_per_s, default=None
+        )
+        if lowest is None or lowest.decision != "breaks" or lowest.overloaded:
+            return False
+        if lowest.rate_per_s * max(s.latency_s for s in lowest.stretches) > IDLE:
+            return False
+        self.reasons.append(f"{lowest.binding.slo} is broken by requests that are alone on the server")
+        return True
+
+    def _confirm(self) -> None:
+        """The winner once more, at the end: a server that slowed down meanwhile is found out."""
+        best = max((t for t in self.tested.values() if t.decision == "meets"),
+                   key=lambda t: t.rate_per_s, default=None)  # fmt: skip
+        if best is None:
+            return
+        seconds = max(FEWEST, self.fewest // 2) / best.rate_per_s / (1 - SETTLE_SHARE)
+        seconds += SETTLE_LATENCIES * best.stretches[-1].latency_s
+        if self.left_s() < seconds:
+            self.reasons.append(f"no time was left to confirm {best.rate_per_s:.4g}/s at the end")
+            return
+        if not self._stretch(best, seconds):
+            return
+        again = self._weigh(best.stretches[-1:])
+        if best.stretches[-1].overloaded or decide(again, self.alpha, self.beta) == "breaks":
+            self.reasons.append(
+                f"not reproducible: {best.rate_per_s:.4g}/s met the SLOs and breaks them at the end of the search"
+            )
+
+
+def _as_probe(at: Tested) -> Probe:
+    return Probe(
+        at.rate_per_s, at.decision, at.requests, at.binding.over, at.seconds, len(at.stretches), at.overloaded,
+        at.found,
+    )  # fmt: skip

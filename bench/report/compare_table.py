@@ -1,0 +1,75 @@
+"""What a comparison says in the terminal: one row a claim, then what it could not see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.comparison import Comparison, overall
+from bench.metrics import METRICS
+
+COLOUR = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
+
+
+def show(claims: Sequence[tuple[str, Comparison]], left: Sequence[str]) -> None:
+    """The claims on stdout, worst first by verdict within each point's order."""
+    console = Console()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("point", "metric", "B / A", "limit", "verdict"):
+        table.add_column(heading, no_wrap=heading != "point")
+    for label, claim in claims:
+        table.add_row(
+            label, claim.metric, _effect(claim), _limit(claim), f"[{COLOUR[claim.verdict]}]{claim.verdict}[/]"
+        )
+    console.print(table)
+    for line in _spreads([claim for _, claim in claims]):
+        console.print(line, highlight=False)
+    notes = dict.fromkeys([*(note for _, claim in claims for note in claim.notes), *left])
+    for note in notes:
+        console.print(f"[yellow]note:[/] {note}", highlight=False)
+    verdict = overall([claim for _, claim in claims])
+    console.print(f"[bold {COLOUR[verdict]}]{verdict}[/]{_why(verdict)}", highlight=False)
+
+
+def _effect(claim: Comparison) -> str:
+    if claim.ratio is None or claim.interval is None:
+        return "-"
+    return f"{claim.ratio:.3f} ({claim.interval.low:.3f}-{claim.interval.high:.3f})"
+
+
+def _limit(claim: Comparison) -> str:
+    better = METRICS[claim.metric].better
+    if better is None:
+        return f"+-{abs(claim.threshold - 1):.0%}"
+    return f"{'>=' if better == 'higher' else '<='} {claim.threshold:g}"
+
+
+def _spreads(claims: Sequence[Comparison]) -> list[str]:
+    out = []
+    for metric in dict.fromkeys(claim.metric for claim in claims):
+        seen = [claim for claim in claims if claim.metric == metric and claim.ratio is not None]
+        if seen:
+            between = _range([c.between for c in seen if c.between is not None])
+            within = _range([c.within for c in seen if c.within is not None])
+            launches = " and ".join(sorted({"{}/{}".format(*claim.launches) for claim in seen}))
+            out.append(
+                f"{metric}: {launches} launches, spread between them {between}, error within one {within}"
+            )
+    return out
+
+
+def _range(spreads: Sequence[float]) -> str:
+    if not spreads:
+        return "not measured"
+    low, high = min(spreads), max(spreads)
+    return f"{low:.1%}" if len(spreads) == 1 else f"{low:.1%} to {high:.1%}"
+
+
+def _why(verdict: str) -> str:
+    return {
+        "PASS": ": every interval is on the good side of its limit",
+        "FAIL": ": at least one interval is wholly beyond its limit",
+        "INCONCLUSIVE": ": the evidence does not decide; more launches (repeats, restart: true) narrow it",
+    }[verdict]

@@ -1,0 +1,164 @@
+"""A run in the terminal: the answer first, then every candidate, failures, and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bench.metrics import METRICS
+from bench.outcome import Outcome
+from bench.report import words
+from bench.report.answer import Answer, answers
+from bench.report.ranking import Candidate, Job, push
+from bench.scenario import Scenario
+
+MOST_ROWS = 20
+STYLES = {"fit": "green", "doubtful": "yellow", "slo missed": "dim", "simulated": "cyan", "invalid": "red",
+          "failed": "red"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of the table: METRICS name, heading of two lines, least terminal width that shows it."""
+
+    metric: str
+    heading: str
+    from_width: int = 0
+
+
+def show(
+    scenario: Scenario,
+    outcomes: Sequence[Outcome],
+    jobs: Sequence[Job],
+    path: Path,
+    console: Console | None = None,
+) -> None:
+    """Prints the run on stdout; readable from 80 columns on, wider terminals get more figures."""
+    out = console or Console(highlight=False)
+    _simulated(out, outcomes)
+    out.print(f"[bold]{escape(scenario.name)}[/]: {escape(scenario.question)}")
+    out.print(_tally(outcomes))
+    names = words.varying([o.run.point.config for o in outcomes])
+    for answer in answers(jobs, names):
+        out.print()
+        _answer(out, answer)
+        out.print(_table(answer.job, names, outcomes, out.width))
+        rest = len(answer.job.candidates) - MOST_ROWS
+        if rest > 0:
+            out.print(f"... and {rest} more in summary.csv and report.html", style="dim")
+    _failures(out, outcomes, names)
+    _next(out, outcomes, jobs, path)
+
+
+def _simulated(out: Console, outcomes: Sequence[Outcome]) -> None:
+    count = sum(o.run.simulated for o in outcomes)
+    if count:
+        whole = "every figure here" if count == len(outcomes) else f"{count} of {len(outcomes)} points"
+        verb = "comes" if count == len(outcomes) else "come"
+        out.print(
+            f"[bold reverse] SIMULATED [/] {whole} {verb} from a model of an engine, not from hardware;"
+        )
+        out.print("            nothing simulated may be deployed.")
+
+
+def _tally(outcomes: Sequence[Outcome]) -> str:
+    failed = sum(o.run.failure is not None for o in outcomes)
+    verdicts = [o.judgement.verdict for o in outcomes if o.run.failure is None]
+    parts = [f"{verdicts.count(v)} {v}" for v in ("ok", "suspect", "invalid") if v in verdicts]
+    parts += [f"{failed} failed"] if failed else []
+    return f"{len(outcomes)} points: {', '.join(parts)}" if outcomes else "no point is finished yet"
+
+
+def _answer(out: Console, answer: Answer) -> None:
+    out.print(f"[bold]{escape(answer.job.name)}[/]  {escape(answer.headline)}")
+    for line in (*answer.against, *answer.caveats):
+        out.print(Padding(Text(line, style="dim"), (0, 0, 0, 2)))
+
+
+def _table(job: Job, names: Sequence[str], outcomes: Sequence[Outcome], width: int) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", expand=False)
+    table.add_column("#", justify="right")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("settings", overflow="fold", ratio=1, min_width=16)
+    table.add_column("load", no_wrap=True)
+    columns = [c for c in columns_for(job, outcomes) if width >= c.from_width]
+    for column in columns:
+        table.add_column(column.heading, justify="right", no_wrap=True)
+    for candidate in job.candidates[:MOST_ROWS]:
+        style = (
+            "bold" if candidate.rank == 1 else STYLES[candidate.standing] if candidate.rank is None else ""
+        )
+        table.add_row(
+            str(candidate.rank or ""),
+            f"[{STYLES[candidate.standing]}]{words.MARKS[candidate.standing]}[/]",
+            escape(words.settings_text(candidate.config.model_dump(mode="json"), names)),
+            escape(push(candidate.load)),
+            *(_cell(candidate, column.metric) for column in columns),
+            style=style,
+        )
+    return table
+
+
+def _cell(candidate: Candidate, metric: str) -> str:
+    return words.candidate_figure(candidate, metric, METRICS[metric].unit)
+
+
+def columns_for(job: Job, outcomes: Sequence[Outcome]) -> list[Column]:
+    """The figures of a job's table: what it is ranked by, speed, latency at a percentile it can print."""
+    ttft, tpot = (_percentile(series, job, outcomes) for series in ("ttft", "tpot"))
+    columns = [
+        Column("output_token_throughput_per_s", "output\ntokens/s"),
+        Column(f"ttft_{ttft}_ms", f"TTFT\n{ttft} ms"),
+        Column(f"tpot_{tpot}_ms", f"TPOT\n{tpot} ms", 88),
+        Column("memory_peak_bytes", "memory\nGiB", 96),
+    ]
+    if job.objective.currency:
+        columns.append(Column(job.objective.metric, f"{job.objective.currency}/M\ngood tok"))
+    return columns
+
+
+def _percentile(series: str, job: Job, outcomes: Sequence[Outcome]) -> str:
+    """That of the SLO on this latency; else the highest that at least one candidate has samples for."""
+    for slo, _ in outcomes[0].slos if outcomes else ():
+        if slo.metric == series and slo.statistic:
+            return slo.statistic
+    known = ("p99", "p95", "p90")
+    return next((p for p in known if any(c.value(f"{series}_{p}_ms") for c in job.candidates)), "p50")
+
+
+def _failures(out: Console, outcomes: Sequence[Outcome], names: Sequence[str]) -> None:
+    grouped: dict[tuple[str, str, str, str], int] = {}
+    for o in outcomes:
+        if o.run.failure:
+            f = o.run.failure
+            settings = words.settings_text(o.run.point.config.model_dump(mode="json"), names)
+            grouped[f.kind, settings, f.detail, f.hint] = (
+                grouped.get((f.kind, settings, f.detail, f.hint), 0) + 1
+            )
+    if not grouped:
+        return
+    out.print(f"\n[bold]failures[/] ({sum(grouped.values())} points; their logs are in report.html)")
+    for (kind, settings, detail, hint), count in grouped.items():
+        many = f" ({count} points)" if count > 1 else ""
+        line = Text.assemble(("! " + kind, "red"), f" {settings}{many}: {detail}")
+        out.print(Padding(line, (0, 0, 0, 2)))
+        if hint:
+            out.print(Padding(Text(f"hint: {hint}", style="dim"), (0, 0, 0, 4)))
+
+
+def _next(out: Console, outcomes: Sequence[Outcome], jobs: Sequence[Job], path: Path) -> None:
+    """One or two commands that make sense after this run."""
+    out.print("\n[bold]next[/]")
+    out.print(f"  open {path / 'report.html'}")
+    if not any(job.best for job in jobs):
+        out.print("  no point may be believed yet: each row of report.html says why, and the remedy")
+    elif all(o.run.point.repeat == 0 for o in outcomes):
+        out.print("  repeat what is close (repeats: {count: 3, restart: true} in the scenario)")
+    out.print(f"  servetune compare {path} OTHER_RUN    is a change an improvement?")

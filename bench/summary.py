@@ -1,0 +1,102 @@
+"""summary.csv and summary.parquet: one row a point, tidy; pandas reads them as they are. Nulls are empty."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import scenariofile
+from bench.outcome import Outcome, outcomes
+from bench.results import RunFolder
+from serving.config import ServingConfig
+
+if TYPE_CHECKING:
+    import pandas
+
+_FIRST = ("engine", "device", "quantization")
+_INTS = ("kv_cache_bytes", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "concurrency")
+_BOOLS = ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager", "continuous_batching")
+_LATER = tuple(n for n in ServingConfig.model_fields if n not in (*_FIRST, "engine_version"))
+
+
+def frame(folder: RunFolder, found: Sequence[Outcome] | None = None) -> pandas.DataFrame:
+    """One row a finished point, in the order of the run; `found` spares reading it again.
+
+    Columns: what identifies the point (key, launch, engine, engine_version, simulated, settings by their
+    neutral names, load), verdict, reasons, failure, every metric by its name in METRICS (units in the
+    names), percentiles below their floor in `too_few_samples`, currency. A setting left to the engine's
+    default is null. Infinite: an adjusted percentile that falls on a failed request.
+    """
+    import pandas as pd
+
+    if found is None:
+        found = list(outcomes(folder, scenariofile.load(folder.path / "scenario.yaml")))
+    from bench.metrics import METRICS
+
+    table = pd.DataFrame([_row(outcome) for outcome in found])
+    if table.empty:
+        return table
+    kinds = {**dict.fromkeys(METRICS, "Float64"), **dict.fromkeys(_INTS, "Int64")}
+    kinds |= dict.fromkeys(_BOOLS, "boolean") | {"gpu_memory_utilization": "Float64", "rate_per_s": "Float64"}
+    texts = {str(n): "string" for n in table.columns if n not in kinds and table[n].dtype == object}
+    return table.astype({**texts, **kinds})
+
+
+def write(folder: RunFolder, found: Sequence[Outcome] | None = None) -> list[Path]:
+    """Writes both files whole or not at all; returns their paths."""
+    table = frame(folder, found)
+    csv, parquet = folder.path / "summary.csv", folder.path / "summary.parquet"
+    _whole(csv, lambda path: table.to_csv(path, index=False))
+    _whole(parquet, lambda path: table.to_parquet(path, index=False))
+    return [csv, parquet]
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    run = outcome.run
+    config, load = run.point.config.model_dump(mode="json"), run.point.load
+    failure = run.failure
+    return {
+        "point": outcome.key,
+        "config": run.point.config.key,
+        "launch": run.launch or None,
+        "engine": config["engine"],
+        "engine_version": run.engine_version or config["engine_version"],
+        "simulated": run.simulated,
+        "device": config["device"],
+        "quantization": config["quantization"],
+        **{name: _scalar(config[name]) for name in _LATER},
+        "workload": load.workload,
+        "input_tokens": load.input_tokens,
+        "output_tokens": load.output_tokens,
+        "arrivals": load.arrivals,
+        "concurrency": load.concurrency,
+        "rate_per_s": load.rate_per_s,
+        "seed": run.point.seed,
+        "repeat": run.point.repeat,
+        "started_unix_s": run.started_unix_s or None,
+        "verdict": outcome.judgement.verdict,
+        "reasons": "; ".join(reason.text for reason in outcome.judgement.reasons) or None,
+        "slo": outcome.slo if outcome.slos else None,
+        "failure": failure.kind.value if failure else None,
+        "failure_detail": failure.detail if failure else None,
+        **outcome.metrics,
+        "too_few_samples": "; ".join(f"{name}: n<{n}" for name, n in outcome.needed.items()) or None,
+        "currency": outcome.currency,
+    }
+
+
+def _scalar(value: Any) -> Any:
+    """Tables of settings as `key=value` text; empty ones are no value."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={v}" for k, v in value.items()) or None
+    return value
+
+
+def _whole(path: Path, write_to: Callable[[Path], object]) -> None:
+    temporary = path.with_name(path.name + ".part")
+    write_to(temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
