@@ -25,17 +25,15 @@ COMMANDS: dict[str, str] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; errors become `error:` and `hint:` on stderr and an exit status."""
-    app = typer.Typer(
-        name="servetune",
-        help="Measures LLM inference engines and finds the serving configuration to deploy.",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-    )
-    for name, where in COMMANDS.items():
-        app.command(name)(resolve_name(where))
+    arguments = sys.argv[1:] if argv is None else argv
+    app = typer.Typer(name="servetune", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(_about)
+    # Only the command asked for is imported; the list of all of them needs all.
+    asked = [name for name in arguments[:1] if name in COMMANDS]
+    for name in asked or COMMANDS:
+        app.command(name)(resolve_name(COMMANDS[name]))
     try:
-        status = app(args=argv, standalone_mode=False)
+        status = app(args=arguments, standalone_mode=False)
     except ServetuneError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -48,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted; everything measured so far is kept", file=sys.stderr)
         return 130
     return int(status or 0)
+
+
+def _about() -> None:
+    """Measures LLM inference engines and finds the serving configuration to deploy."""
 
 
 if __name__ == "__main__":

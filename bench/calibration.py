@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from bench.load.drive import Drive
 
 CACHE = Path(".cache")
-STREAMS = (32, 64, 128, 256, 384, 512, 768, 1024, 1536)
+STREAMS = (64, 256, 512, 768, 1024, 1536)
+FEWER_STREAMS = (32, 16, 8)
+"""Tried downwards when already the first step of STREAMS is too much."""
 STEP_TOKENS = 150
 ROUNDS = 2
 MOST_FIRST_MEDIAN_MS = 3.0
@@ -94,7 +96,7 @@ def calibration(
     folder: Path = CACHE,
     say: Callable[[Step], None] = lambda step: None,
 ) -> Calibration:
-    """The cached calibration of this machine, or a new one (about half a minute), then kept."""
+    """The cached calibration of this machine, or a new one (about a minute), then kept."""
     file = folder / f"calibration-{_key(workers)}.json"
     if file.is_file():
         return Calibration.from_json(json.loads(file.read_text()))
@@ -106,22 +108,23 @@ def calibration(
     return found
 
 
-def calibrate(
-    workers: int = 1, ladder: Sequence[int] = STREAMS, say: Callable[[Step], None] = lambda step: None
-) -> Calibration:
-    """Climbs the ladder until a step fails twice. ServetuneError when the null server does not start."""
+def calibrate(workers: int = 1, say: Callable[[Step], None] = lambda step: None) -> Calibration:
+    """Climbs STREAMS until a step fails twice. ServetuneError when the null server does not start."""
     steps: list[Step] = []
-    best = 0.0
-    for streams in ladder:
-        for _ in range(2):
-            step = measure(streams, workers)
-            steps.append(step)
-            say(step)
-            if step.honest:
-                best = max(best, step.events_per_s)
-                break
-        else:
-            break
+
+    def honest(streams: int) -> bool:
+        for _ in range(2):  # one failure may be a neighbour's noise
+            steps.append(measure(streams, workers))
+            say(steps[-1])
+            if steps[-1].honest:
+                return True
+        return False
+
+    if honest(STREAMS[0]):
+        all(honest(streams) for streams in STREAMS[1:])
+    else:
+        any(honest(streams) for streams in FEWER_STREAMS)
+    best = max((step.events_per_s for step in steps if step.honest), default=0.0)
     return Calibration(best, workers, tuple(steps), time.time())
 
 

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
 from bench.checks import judge
-from bench.latency import SERIES, STATISTICS
+from bench.intervals import error_within
 from bench.metrics import METRICS, Better
 from bench.pairing import pair
-from bench.ratio import RESTART_SPREAD, ratio, relative_error
+from bench.ratio import RESTART_SPREAD, ratio
 from bench.records import Run
 from bench.scenario import Price
 from bench.slo import Slo
-from bench.statistics import CONFIDENCE, Interval, percentile
+from bench.statistics import CONFIDENCE, Interval
 from bench.view import View
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 MARGIN = 0.05
-SECTIONS = 16
-"""Parts of a window from which the error of a rate within one run is estimated (sectioning)."""
 
 
 PriceOf = Callable[[Run], Price | None]
@@ -163,25 +160,6 @@ def _error_of_launch(views: Sequence[View], values: Sequence[float], metric: str
     between = float(np.std(np.log(values), ddof=1)) if len(values) > 1 else None
     known = [spread for spread in (inside, between) if spread is not None]
     return max(known) / float(np.sqrt(len(values))) if known else None
-
-
-def error_within(view: View, metric: str) -> float | None:
-    """Relative standard error of a metric from one run alone; None when it cannot be told.
-
-    Latency percentiles and means: block bootstrap. Everything else: the spread of the metric over
-    consecutive sections of the window, as the error of their mean (Asmussen and Glynn 2007, III.5).
-    """
-    series, _, rest = metric.removesuffix("_ms").rpartition("_")
-    if series in SERIES and rest in STATISTICS:
-        q = STATISTICS[rest]
-        values = SERIES[series](view)
-        return relative_error(values, lambda x: float(x.mean()) if q is None else percentile(x, q))
-    edges = np.linspace(view.window.start_s, view.window.end_s, SECTIONS + 1)
-    parts = [METRICS[metric].of(view.section(s, e)) for s, e in pairwise(edges)]
-    known = np.array([p for p in parts if p is not None and np.isfinite(p)])
-    if known.size < SECTIONS // 2 or known.mean() == 0:
-        return None
-    return float(known.std(ddof=1) / abs(known.mean()) / np.sqrt(known.size))
 
 
 def compare_all(

@@ -62,7 +62,7 @@ def throughput_bound(config: ServingConfig, load: Load, where: Hardware, shape: 
     resolved = of_config(config, where, shape)
     cost = roofline.costs(resolved, where, shape, ideal=True)
     budget = memory.budget(resolved, where, shape)
-    room_bytes = budget.allowed - budget.weights * WEIGHTS_MARGIN
+    room_bytes = budget.allowed - budget.weights * (1 - WEIGHTS_MARGIN)
     if resolved.kv_cache_bytes is not None:
         room_bytes = min(room_bytes, resolved.kv_cache_bytes)
     batch = min(resolved.max_num_seqs, load.concurrency or resolved.max_num_seqs)

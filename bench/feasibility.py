@@ -22,13 +22,14 @@ from serving.shapes import Shape
 
 MemoryVerdict = Literal["fits", "does_not_fit", "unknown"]
 
-WEIGHTS_MARGIN = 0.98
-"""The smallest the weights may turn out, as a share of the arithmetic."""
-USED_MARGIN = 1.25
-"""The largest that everything but the KV cache may turn out, as a multiple of the estimate, uncalibrated."""
+WEIGHTS_MARGIN = 0.02
+"""How far the weights may be off their arithmetic, either way (padding, scales, biases)."""
+BESIDE_MARGIN = 2.0
+"""The most that activations, graphs and context may be, as a multiple of the estimate, uncalibrated."""
 ENOUGH_LAUNCHES = 3
 """Launches after which a calibration may refuse."""
-CALIBRATED_MARGIN = 0.03
+CALIBRATED_MARGIN = 0.10
+"""How far the next launch may lie outside what earlier ones showed, as a share."""
 
 _ASKED = tuple(sorted(NAMES))
 
@@ -93,7 +94,7 @@ def judge(budget: Budget, resolved: Resolved, calibration: Calibration = UNCALIB
     def no(reason: str) -> Feasibility:
         return Feasibility("does_not_fit", reason, budget)
 
-    least = budget.weights * WEIGHTS_MARGIN
+    least = budget.weights * (1 - WEIGHTS_MARGIN)
     if least > budget.total:
         return no(_too_heavy(budget))
     if asked is not None and asked < one:
@@ -102,26 +103,30 @@ def judge(budget: Budget, resolved: Resolved, calibration: Calibration = UNCALIB
         share = f" ({resolved.gpu_memory_utilization:.0%} of the device)" if asked is None else ""
         what = f"one request of {_request(budget, one)}" if asked is None else f"{_gib(needed)} of KV cache"
         return no(f"the weights ({_gib(budget.weights)}) and {what} exceed {_gib(limit)}{share}")
-    low, high = 1.0, USED_MARGIN
+    beside, most = budget.used - budget.weights, BESIDE_MARGIN
     if calibration.launches >= ENOUGH_LAUNCHES:
-        low = calibration.low * (1 - CALIBRATED_MARGIN)
-        high = calibration.high * (1 + CALIBRATED_MARGIN)
-        if budget.used * low + needed > limit:
+        most = calibration.high * (1 + CALIBRATED_MARGIN)
+        seen = least + beside * calibration.low * (1 - CALIBRATED_MARGIN)
+        if seen + needed > limit:
             return no(
-                f"{calibration.launches} launches used at least {calibration.low:.2f} of what was expected: "
-                f"{_gib(budget.used * low)} and {_gib(needed)} of KV cache exceed {_gib(limit)}"
+                f"as {calibration.launches} launches showed, at least {_gib(seen)} are taken beside the KV "
+                f"cache, and {_gib(needed)} of it exceed {_gib(limit)}"
             )
-    if budget.used * high + needed <= limit:
+    largest = budget.weights * (1 + WEIGHTS_MARGIN) + beside * most
+    if largest + needed <= limit:
         return Feasibility("fits", "", budget)
-    return Feasibility("unknown", f"within the margin of the estimate (it may be {high:.2f} times)", budget)
+    return Feasibility(
+        "unknown", f"too close to tell: up to {_gib(largest + needed)} of {_gib(limit)}", budget
+    )
 
 
 def judge_growing(budget: Budget) -> Feasibility:
     """For an engine that reserves nothing (transformers): only the weights are sure to be needed."""
-    if budget.weights * WEIGHTS_MARGIN > budget.total:
+    if budget.weights * (1 - WEIGHTS_MARGIN) > budget.total:
         return Feasibility("does_not_fit", _too_heavy(budget), budget)
     one = budget.needed_tokens * budget.kv_per_token
-    if budget.used * USED_MARGIN + one <= budget.total:
+    beside = (budget.used - budget.weights) * BESIDE_MARGIN
+    if budget.weights * (1 + WEIGHTS_MARGIN) + beside + one <= budget.total:
         return Feasibility("fits", "", budget)
     return Feasibility("unknown", "its KV cache grows as requests come", budget)
 
@@ -131,7 +136,11 @@ def calibrate(launches: Iterable[tuple[Budget, int]]) -> Calibration:
 
     Give only launches whose KV cache took what was left over (no kv_cache_bytes): the others tell nothing.
     """
-    ratios = [(b.allowed - tokens * b.kv_per_token) / b.used for b, tokens in launches if tokens > 0]
+    ratios = [
+        (b.allowed - b.weights - tokens * b.kv_per_token) / (b.used - b.weights)
+        for b, tokens in launches
+        if tokens > 0
+    ]
     return Calibration(len(ratios), min(ratios), max(ratios)) if ratios else UNCALIBRATED
 
 

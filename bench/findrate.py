@@ -31,10 +31,10 @@ FEWEST = 60
 """Requests below which how they hang together cannot be told."""
 PATIENCE = 3.0
 """Times the fewest independent requests after which a rate is left, if its end is not in sight."""
-MOST_OF_TIME = 0.3
+MOST_OF_TIME = 0.15
 """Share of the whole time that one visit of a rate may take."""
-SPANS = 5.0
-"""A stretch lasts at least so many request durations."""
+SPANS = 10.0
+"""A stretch lasts at least so many request durations, and what is said to meet was seen for twice that."""
 MOST_UNTRUSTED = 3
 IDLE = 0.3
 """Mean requests in the system below which they are alone: a lower rate changes nothing."""
@@ -66,6 +66,10 @@ class Tested:
     @property
     def overloaded(self) -> bool:
         return any(one.overloaded for one in self.stretches)
+
+    @property
+    def latency_s(self) -> float:
+        return max(one.latency_s for one in self.stretches)
 
     @property
     def binding(self) -> Evidence:
@@ -185,6 +189,8 @@ class _Search:
         at.found = self._weigh(at.stretches)
         if at.decision == "undecided":
             at.decision = "breaks" if at.overloaded else decide(at.found, self.alpha, self.beta)
+            if at.decision == "meets" and sum(s.seconds for s in at.stretches) < 2 * SPANS * at.latency_s:
+                at.decision = "undecided"
         self.watch(_as_probe(at))
         return True
 
@@ -221,7 +227,12 @@ class _Search:
         first = max(FEWEST, self.fewest // 2)
         more = float(first)
         if at.found:
-            more = min(max(first, 1.1 * self._forecast(at) - at.requests), 2.0 * at.requests)
+            # A stretch begins with an empty server, so what meets is to be seen in ever longer ones; what
+            # breaks in spite of that is shown by several.
+            again = max(first, at.stretches[-1].requests)
+            breaking = at.binding.lean > 0
+            more = again if breaking else max(at.requests, 1.1 * self._forecast(at) - at.requests)
+            more = min(more, 2.0 * at.requests)
         latency_s = max((s.latency_s for t in self.tested.values() if t.rate_per_s <= at.rate_per_s
                          for s in t.stretches), default=0.0)  # fmt: skip
         filling = SETTLE_LATENCIES * latency_s

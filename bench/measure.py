@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.grid import Load, Point
+from bench.grid import Point
 from bench.load.drive import Drive, drive
+from bench.load.warmup import warmup
 from bench.planning import Launch, Plan
 from bench.probe import Sampler
 from bench.prompts import Prompts, prompts_for
@@ -69,10 +70,11 @@ def _measure_point(
 ) -> Run:
     """Warm-up, cache reset, then the load with telemetry beside it."""
     endpoint, telemetry = server.endpoint, plan.scenario.telemetry
-    notes = []
-    if point.load.warmup_requests:
-        drive(endpoint, _warmup(point.load), seed=point.seed, prompts=prompts, folder=scratch / "warmup",
-              salt=f"{point.key}-warmup", alive=server.alive)  # fmt: skip
+    notes = list(
+        warmup(endpoint, point.load, seed=point.seed, prompts=prompts, folder=scratch / "warmup",
+               salt=point.key, alive=server.alive)
+    )  # fmt: skip
+    lenient = bool(notes)
     if not engine(point.config.engine).reset_prefix_cache(endpoint.url):
         notes.append("the engine cannot empty its prefix cache; prompts are unique instead")
     with Sampler(
@@ -82,7 +84,8 @@ def _measure_point(
         interval_s=telemetry.interval_s,
     ) as sampler:
         driven = drive(endpoint, point.load, seed=point.seed, prompts=prompts, folder=scratch / "load",
-                       salt=point.key, alive=server.alive, progress=watch.load_progress)  # fmt: skip
+                       salt=point.key, lenient=lenient, alive=server.alive,
+                       progress=watch.load_progress)  # fmt: skip
     return Run(
         point=point,
         records=driven.records,
@@ -107,10 +110,3 @@ def _failure(server: Server, driven: Drive) -> Failure | None:
         return server.why_silent(driven.records)
     return None
 
-
-def _warmup(load: Load) -> Load:
-    """The same requests, closed loop, just enough of them to leave first-run costs behind."""
-    users = min(load.concurrency or load.warmup_requests, load.warmup_requests)
-    return replace(load, arrivals="closed", concurrency=users, rate_per_s=None, trace=None, cv=None,
-                   ramp_to_per_s=None, burst_size=None, requests=load.warmup_requests, duration_s=None,
-                   turns=1, warmup_requests=0)  # fmt: skip

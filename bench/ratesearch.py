@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from bench.slotest import Decision
 
-UP, DOWN = 1.6, 1.4
+UP, DOWN, OUT = 1.6, 1.4, 1.25
 EDGE = 0.12
 """Share of the bracket (in log rate) that the next rate keeps from its ends."""
 SLACK = 1e-6
@@ -62,7 +62,7 @@ def next_rate(tested: Sequence[Standing], resolution: float, ceiling: float, sta
         s.rate_per_s for s in tested if s.decision == "undecided" and (low or 0) < s.rate_per_s < top
     )
     if undecided:
-        return _beside(undecided, low, top, wide) or _most_telling(tested, undecided)
+        return _beside(undecided, low, top, wide) or _least_tested(tested, undecided)
     if low is None:
         return min(top, start) / DOWN
     if math.isinf(top):
@@ -80,23 +80,27 @@ def next_rate(tested: Sequence[Standing], resolution: float, ceiling: float, sta
 
 
 def _beside(undecided: Sequence[float], low: float | None, top: float, wide: float) -> float | None:
-    """A rate next to the undecided ones, half a resolution off; further the more of them there are."""
-    step = wide ** (0.5 * 2 ** (len(undecided) - 1))
+    """Coarse to fine: first a bracket around the undecided rates, then the middle of its wider side."""
     below, above = undecided[0], undecided[-1]
-    near = math.sqrt(wide) * (1 + SLACK)
-    if low is None or below / low > near:
-        return below / step if low is None else max(below / step, math.sqrt(low * below))
-    if top / above > near:
-        return above * step if math.isinf(top) else min(above * step, math.sqrt(above * top))
-    return None
+    if math.isinf(top):
+        return above * OUT
+    if low is None:
+        return below / OUT
+    down, up = math.log(below / low), math.log(top / above)
+    if max(down, up) <= 0.5 * math.log(wide) * (1 + SLACK):
+        return None
+    # From either side no closer than half a resolution: the closer, the dearer, and no closer is asked.
+    half = math.sqrt(wide)
+    if down >= up:
+        return math.sqrt(low * below) if down > 2 * math.log(half) else below / half
+    return math.sqrt(top * above) if up > 2 * math.log(half) else above * half
 
 
-def _most_telling(tested: Sequence[Standing], undecided: Sequence[float]) -> float | None:
-    """More time for the undecided rate that leans most, if there is an answer to be had from it."""
+def _least_tested(tested: Sequence[Standing], undecided: Sequence[float]) -> float | None:
+    """More time for an undecided rate, in turns; None when there is one: no more is asked than its neighbours."""
     if len(undecided) < 2:
         return None
-    chosen = max((s for s in tested if s.rate_per_s in undecided), key=lambda s: abs(s.lean) * s.worth**0.5)
-    return chosen.rate_per_s
+    return min((s for s in tested if s.rate_per_s in undecided), key=lambda s: s.worth).rate_per_s
 
 
 def capacity_estimate(tested: Sequence[Standing]) -> float | None:

@@ -15,7 +15,7 @@ import numpy as np
 from bench.columns import Array
 from bench.statistics import CONFIDENCE, Interval
 
-RESTART_SPREAD = 0.02
+RESTART_SPREAD = 0.03
 """Relative spread between launches taken for granted while it is not measured (one launch a side)."""
 
 
@@ -122,8 +122,11 @@ def block_interval(
     Estimate times exp(+-t x the bootstrap's relative error): the percentile interval of few blocks
     is too short (Davison and Hinkley 1997, section 8.2). Needs positive values.
     """
-    error, centre = relative_error(values, statistic, seed=seed), statistic(values)
-    if error is None or centre <= 0:
+    error = relative_error(values, statistic, seed=seed)
+    if error is None:
+        return None
+    centre = statistic(values)
+    if centre <= 0:
         return None
     half = _t(confidence, values.size // math.isqrt(values.size) - 1) * error
     return Interval(centre * math.exp(-half), centre * math.exp(half), confidence)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How earlier launches compared: memory used beside the KV cache, measured / predicted.
+    """How earlier launches compared: memory used beside weights and KV cache, measured / predicted.
 
     Made by `bench.feasibility.calibrate`; `low` and `high` are the extremes seen.
     """

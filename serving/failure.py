@@ -64,7 +64,7 @@ RULES: tuple[Rule, ...] = (
         FailureKind.UNSUPPORTED,
         r"Failed to find a kernel|No compiled .* kernel|has no attribute '(cutlass|marlin|gptq|awq)[^']*'"
         r"|'_OpNamespace' '_C' object has no attribute|Could not run '[^']+' with arguments from the"
-        r"|no kernel image is available|not implemented for '(Half|BFloat16|Float8|Char)",
+        r"|_C::\w+\(\) expected at most 0 argument|no kernel image is available|not implemented for '(Half|BFloat16|Float8|Char)",
         "this build of the engine lacks the kernel on this device; serving/support.py lists what works",
     ),
     Rule(

@@ -87,7 +87,7 @@ def identity(url: str, config: ServingConfig, model: str) -> str | None:
         return None  # a server that does not answer is found out by `generate`
     if answer.status_code != 200:
         return None
-    names = [str(row.get("id")) for row in answer.json().get("data", [])]
+    names = [str(row.get("id")).removesuffix("@main") for row in answer.json().get("data", [])]
     return None if model in names else f"it serves {', '.join(names) or 'nothing'}, not {model}"
 
 

@@ -105,7 +105,9 @@ def run_of(point: Point, number: int, requests: int) -> Run:
     step = STEP_S[config.engine, config.quantization] * (1 + 0.06 * users)
     wait = step * (2 + load.input_tokens / 64) * max(1.0, (load.concurrency or 1) / users)
     count = requests if config.engine != "transformers" else max(24, requests // 8)
-    records = closed_loop(load.concurrency or 1, count, wait, step, load.output_tokens, load.input_tokens, number)
+    records = closed_loop(
+        load.concurrency or 1, count, wait, step, load.output_tokens, load.input_tokens, number
+    )
     if config.engine == "vllm" and config.quantization == "w4a16" and load.concurrency == 8:
         records = [broken(r) if r.index % 25 == 7 else r for r in records]
     busy = 0.97 if config.engine == "sim" and config.quantization == "fp8" and users == 8 else 0.18
@@ -157,10 +159,22 @@ def closed_loop(
         free[user] = events[-1] + 0.001
         out.append(
             Record(
-                index=i, planned_s=planned, sent_s=planned + 0.0004, header_s=first - 0.001, first_s=first,
-                first_answer_s=first, last_s=events[-1], closed_s=events[-1] + 0.0005, event_s=events,
-                asked_input_tokens=prompt, asked_output_tokens=tokens, input_tokens=prompt,
-                output_tokens=tokens, counted_output_tokens=tokens, finish_reason="length", status=200,
+                index=i,
+                planned_s=planned,
+                sent_s=planned + 0.0004,
+                header_s=first - 0.001,
+                first_s=first,
+                first_answer_s=first,
+                last_s=events[-1],
+                closed_s=events[-1] + 0.0005,
+                event_s=events,
+                asked_input_tokens=prompt,
+                asked_output_tokens=tokens,
+                input_tokens=prompt,
+                output_tokens=tokens,
+                counted_output_tokens=tokens,
+                finish_reason="length",
+                status=200,
             )  # fmt: skip
         )
     return out

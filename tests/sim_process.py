@@ -24,6 +24,7 @@ class Started:
     process: subprocess.Popen[bytes]
     url: str
     log_file: Path
+    client: httpx.Client
 
     @property
     def log(self) -> str:
@@ -31,10 +32,10 @@ class Started:
 
     def post(self, path: str, **body: Any) -> httpx.Response:
         body.setdefault("model", MODEL)
-        return httpx.post(f"{self.url}{path}", json=body, timeout=20, trust_env=False)
+        return self.client.post(f"{self.url}{path}", json=body)
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", timeout=20, trust_env=False)
+        return self.client.get(f"{self.url}{path}")
 
     def complete(self, prompt: Any = "one two three", tokens: int = 4, **more: Any) -> httpx.Response:
         return self.post("/v1/completions", prompt=prompt, max_tokens=tokens, ignore_eos=True, **more)
@@ -42,7 +43,7 @@ class Started:
     def stream(self, path: str = "/v1/completions", **body: Any) -> list[str]:
         """The data of every event."""
         body = {"model": MODEL, "stream": True, **body}
-        with httpx.stream("POST", f"{self.url}{path}", json=body, timeout=20, trust_env=False) as answer:
+        with self.client.stream("POST", f"{self.url}{path}", json=body) as answer:
             assert answer.status_code == 200
             assert answer.headers["content-type"].startswith("text/event-stream")
             return [line.removeprefix("data: ") for line in answer.iter_lines() if line]
@@ -77,11 +78,12 @@ def started(folder: Path, fault: str = "", wait: bool = True, **settings: Any) -
             cwd=folder,
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
-    server = Started(process, f"http://127.0.0.1:{port}", log)
     try:
-        if wait:
-            assert server.ready(), server.log
-        yield server
+        with httpx.Client(timeout=20, trust_env=False, verify=False) as client:
+            server = Started(process, f"http://127.0.0.1:{port}", log, client)
+            if wait:
+                assert server.ready(), server.log
+            yield server
     finally:
         process.kill()
         process.wait()

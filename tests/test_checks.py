@@ -35,6 +35,14 @@ def late(run: Run, lag_s: Callable[[float], float]) -> Run:
     return replace(run, records=tuple(moved))
 
 
+def resent(run: Run, times: Callable[[np.ndarray], np.ndarray]) -> Run:
+    """The same requests, planned and sent at other times."""
+    due = times(np.array([r.planned_s for r in run.records]))
+    return replace(
+        run, records=tuple(record(r.index, float(t)) for r, t in zip(run.records, due, strict=True))
+    )
+
+
 def censor(r):
     return replace(r, error=RequestError.CENSORED, last_s=None, closed_s=None, output_tokens=None)
 
@@ -84,6 +92,7 @@ PROVOKED: dict[str, tuple[str, Run]] = {
     "client_cpu": ("suspect", with_client(open_loop(), cpu_share=0.9)),
     "hub_delay": ("suspect", with_client(open_loop(), hub_delay_p99_ms=20.0)),
     "rate_not_reached": ("invalid", late(open_loop(), lambda t: 0.3 * t)),
+    "arrivals": ("invalid", resent(open_loop(), lambda due: np.linspace(due[0], due[-1], due.size))),
     "above_calibration": ("invalid", open_loop(requests=1000, rate_per_s=300)),
     "too_few_samples": ("suspect", open_loop(requests=9)),
     "too_dependent": ("suspect", open_loop(requests=600, ttft_s=waiting_together)),
@@ -208,6 +217,31 @@ def test_a_chat_template_is_shared_by_all():
     records = tuple(replace(r, input_tokens=160) for r in open_loop().records)
     run = open_loop(samples=CACHE)
     assert judge(replace(run, point=replace(run.point, load=chat), records=records)).verdict == "ok"
+
+
+def in_seconds(due: np.ndarray) -> np.ndarray:
+    """Exponential counts, but each second's arrivals squeezed to its beginning."""
+    return np.sort(np.floor(due) + (due % 1) * 0.2)
+
+
+def repeating(due: np.ndarray) -> np.ndarray:
+    """Every gap twice, as two workers with one seed send."""
+    gaps = np.diff(due, prepend=0)[: due.size // 2]
+    return np.cumsum(np.repeat(gaps, 2))
+
+
+@pytest.mark.parametrize("law", [in_seconds, repeating])
+def test_arrivals_of_another_process_are_refused(law):
+    verdicts = {r.check: r.verdict for r in judge(resent(open_loop(), law)).reasons}
+    assert verdicts["arrivals"] == "invalid"
+
+
+def test_constant_arrivals_are_constant():
+    even = resent(open_loop(), lambda due: np.linspace(due[0], due[-1], due.size))
+    load = replace(even.point.load, arrivals="constant")
+    assert judge(replace(even, point=replace(even.point, load=load))).verdict == "ok"
+    drawn = replace(open_loop(), point=replace(even.point, load=load))
+    assert "arrivals" in {r.check for r in judge(drawn).reasons}, "inference-perf's constant is exponential"
 
 
 def test_the_power_cap_is_no_throttling():

@@ -1,4 +1,4 @@
-"""The step cost: monotonic as physics is, bounded by its ideal, and near what real engines were measured at."""
+"""The step cost: monotonic as physics is, bounded by its ideal, near what engines were measured at."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def main() -> int:
             "license": "Apache-2.0",
             "made_from": {"package": PACKAGE, "sha256": WHEEL_SHA256, "file": GGUF, "format": "GGUF Q4_1"},
             "lossy": True,
-            "note": "bf16 weights de-quantized from Q4_1: a baseline for comparisons, not the published weights",
+            "note": "bf16 weights de-quantized from Q4_1: a baseline, but not the published weights",
             "dtype": config.get("dtype") or config.get("torch_dtype"),
             "transformers": version.split()[-1],
             "files_sha256": {f.name: digest(f) for f in sorted(made.iterdir())},

@@ -13,9 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from make_model import MODEL, PROVENANCE, ROOT, digest, python  # noqa: E402
+from make_model import MODEL, PROVENANCE, ROOT, digest, python
 
 MANIFEST = "manifest.json"
 IGNORED = ["lm_head"]

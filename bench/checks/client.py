@@ -123,9 +123,7 @@ def arrivals(case: Case) -> Finding | None:
         why = f"gaps do not follow the law (Kolmogorov-Smirnov p = {found.ks_p:.1g})"
     elif abs(found.lag1) > limits.arrival_lag1 / np.sqrt(sent.size):
         why = f"each gap depends on the one before (correlation {found.lag1:+.2f})"
-    elif (
-        load.arrivals == "poisson" and not limits.dispersion_low <= found.dispersion <= limits.dispersion_high
-    ):
+    elif load.arrivals == "poisson" and not dispersed:
         why = f"counts in equal times have a dispersion of {found.dispersion:.2f} instead of 1"
     if why is None:
         return None

@@ -106,7 +106,7 @@ class Connection:
         self.fresh = True
         self.size = 0
         self.parser: Any = None
-        self.complete = False
+        self.complete = self.keep = False
 
     # --- setting up -----------------------------------------------------------------------------
 
@@ -193,8 +193,8 @@ class Connection:
         self._on(READ, self._readable)
 
     def on_message_complete(self) -> None:
-        """Called by llhttp."""
-        self.complete = True
+        """Called by llhttp, which knows only now whether the connection may be kept."""
+        self.complete, self.keep = True, self.parser.should_keep_alive()
 
     def _readable(self) -> None:
         now = monotonic()
@@ -227,7 +227,7 @@ class Connection:
             if 100 <= self.parser.get_status_code() < 200:
                 self.complete = False
             else:
-                self._end(now, keep=self.parser.should_keep_alive())
+                self._end(now, keep=self.keep)
         elif self.size > MOST_BYTES:
             self.fail("too_large", f"more than {MOST_BYTES} bytes and no end")
         elif client.tls is not None and self.sock.pending():

@@ -105,10 +105,11 @@ class Scripted:
 
     def _begin(self, stream: Stream, head: bytes, body: bytes) -> None:
         now = time.monotonic()
-        if head.startswith(b"GET /truth"):
+        if not head.startswith(b"POST"):
             told = json.dumps({"truth": self.truth, "cpu_s": time.process_time()}).encode()
+            status, told = (b"200 OK", told) if head.startswith(b"GET /truth") else (b"404 Not Found", b"")
             stream.sock.setblocking(True)
-            stream.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(told), told))
+            stream.sock.sendall(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(told), told))
             stream.sock.setblocking(False)
             return
         asked = json.loads(body)

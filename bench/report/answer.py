@@ -45,7 +45,7 @@ def everywhere(jobs: Sequence[Job]) -> Candidate | None:
 
 
 def _name(candidate: Candidate, names: Sequence[str]) -> str:
-    return words.settings_text(candidate.config.model_dump(mode="json"), names)
+    return words.config_text(candidate.config, names)
 
 
 def _nothing(job: Job) -> str:

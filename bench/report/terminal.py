@@ -98,7 +98,7 @@ def _table(job: Job, names: Sequence[str], outcomes: Sequence[Outcome], width: i
         table.add_row(
             str(candidate.rank or ""),
             f"[{STYLES[candidate.standing]}]{words.MARKS[candidate.standing]}[/]",
-            escape(words.settings_text(candidate.config.model_dump(mode="json"), names)),
+            escape(words.config_text(candidate.config, names)),
             escape(push(candidate.load)),
             *(_cell(candidate, column.metric) for column in columns),
             style=style,
@@ -138,7 +138,7 @@ def _failures(out: Console, outcomes: Sequence[Outcome], names: Sequence[str]) -
     for o in outcomes:
         if o.run.failure:
             f = o.run.failure
-            settings = words.settings_text(o.run.point.config.model_dump(mode="json"), names)
+            settings = words.config_text(o.run.point.config, names)
             grouped[f.kind, settings, f.detail, f.hint] = (
                 grouped.get((f.kind, settings, f.detail, f.hint), 0) + 1
             )

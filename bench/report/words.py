@@ -46,6 +46,11 @@ def title(metric: str) -> str:
     return " ".join(w.upper() if w in _UPPER else w for w in name.split("_"))
 
 
+def short(metric: str) -> str:
+    """The same for the head of a narrow column."""
+    return {COST: "cost per M good tokens", "kv_cache_peak_share": "KV cache peak"}.get(metric, title(metric))
+
+
 def unit(of: str, currency: str | None = None) -> str:
     """The unit a number is shown in: bytes as GiB, shares as %, money in its currency."""
     if of == "currency":
@@ -107,6 +112,11 @@ def settings_text(settings: Mapping[str, Any], names: Sequence[str]) -> str:
         if n not in ("engine", "quantization") and settings.get(n) is not None
     ]
     return " ".join([*bare, *rest])
+
+
+def config_text(config: ServingConfig, names: Sequence[str]) -> str:
+    """A config by its engine, quantization and the settings named."""
+    return settings_text(config.model_dump(mode="json"), names)
 
 
 def value_text(value: object) -> str:

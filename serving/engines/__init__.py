@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from serving.errors import UserError
 
-if TYPE_CHECKING:  # the simulated server is in this package, and starts in a tenth of a second without pydantic
+if (
+    TYPE_CHECKING
+):  # the simulated server is in this package, and starts in a tenth of a second without pydantic
     from serving.engine import Engine
 
 ENGINES: dict[str, str] = {

@@ -1,4 +1,4 @@
-"""endpoint: a server that runs already, or a hosted OpenAI-compatible provider. Nothing is started or stopped."""
+"""endpoint: a server that runs already, or a hosted OpenAI-compatible provider; never started nor stopped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RunningEndpoint:
         return config.model
 
     def effective(self, url: str, config: ServingConfig, log: str) -> dict[str, object]:
-        """Where the server has them: its version (GET /version), max_model_len, and whether it is simulated."""
+        """Where the server tells: its version (GET /version), max_model_len, and whether it is simulated."""
         key = os.environ.get(config.api_key_env) if config.api_key_env else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         found: dict[str, object] = {}

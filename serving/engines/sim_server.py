@@ -70,7 +70,7 @@ class Server:
         self.asked, self.setup, self.layers, self.vocabulary = asked, built, layers, vocabulary
         wrong = built.sim.fault.name == "wrong_model"
         self.model = "another-model" if wrong else str(asked["model"])
-        self.loop = Loop(built, salt=Path.cwd().name if built.sim.noise else "")
+        self.loop = Loop(built, salt="/".join(Path.cwd().parts[-2:]))
         self._replies = 0
         self._routes: dict[tuple[str, str], Callable[[Connection, str, bytes], None]] = {
             ("GET", "/health"): lambda connection, _, __: connection.answer(200, b"", "text/plain"),

@@ -6,14 +6,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
-
 from serving import environments
 from serving.config import ServingConfig
 from serving.engine import Command
 from serving.engines import installed
 
-TIMEOUT_S = 30.0
 VALUE_FLAGS = {"dtype": "--dtype", "attention_backend": "--attn-implementation"}
 QUANTIZATIONS = frozenset({"bnb-4bit", "bnb-8bit"})
 PLACEMENT = {"cpu": "cpu", "cuda": "cuda"}
@@ -24,12 +21,13 @@ OWNED = frozenset({"host", "port", "device", "quantization", "continuous-batchin
 
 
 class Transformers:
-    """Engine protocol (`serving.engine`) over `transformers serve`; docs/engines.md says what was found out."""
+    """Engine protocol (`serving.engine`) over `transformers serve`; docs/engines.md has what was found."""
 
     name = "transformers"
     simulated = False
     honours = frozenset(VALUE_FLAGS) | {
         "quantization",
+        "revision",
         "continuous_batching",
         "enforce_eager",
         "max_num_batched_tokens",
@@ -63,15 +61,16 @@ class Transformers:
 
     def command(self, config: ServingConfig, port: int) -> Command:
         program = installed.program("transformers", config, "transformers")
-        serve = (program, "serve", installed.weights(config), "--host", "127.0.0.1", "--port", str(port))
+        serve = (program, "serve", self.served_model(config), "--host", "127.0.0.1", "--port", str(port))
         env = dict(environments.NO_TELEMETRY)
         if Path(config.checkpoint or config.model).is_dir():
             env["HF_HUB_OFFLINE"] = "1"
         return Command((*serve, "--device", PLACEMENT[config.device], *_arguments(config)), env)
 
     def served_model(self, config: ServingConfig) -> str:
-        """The server knows its model by path or hub id and revision, and by no other name."""
-        return f"{installed.weights(config)}@{config.revision or 'main'}"
+        """The server is pinned to the text it was started with: a folder, or a hub id and its revision."""
+        weights = installed.weights(config)
+        return f"{weights}@{config.revision}" if config.revision else weights
 
     def effective(self, url: str, config: ServingConfig, log: str) -> dict[str, object]:
         """What little it says: the model it loaded. Its own account has no settings, so none are claimed."""

@@ -1,0 +1,77 @@
+"""`servetune report RUN`: a stored run as a table, a page and a tidy summary. Measures nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.outcome import Outcome
+    from bench.results import RunFolder
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A folder under results/.", show_default=False)],
+    json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE|-", help="Write the data as JSON to a file, or -.")
+    ] = None,
+) -> int:
+    """A run as a table here, and as report.html, summary.csv and summary.parquet in its folder."""
+    from bench.results import RunFolder
+
+    return show(RunFolder.open(run), json)
+
+
+def show(folder: RunFolder, json: str | None) -> int:
+    """Table on stdout (JSON instead with `-`), files beside the run, their paths on stderr.
+
+    Exit status 0; 1 when not one point may be believed.
+    """
+    from bench import scenariofile, summary
+    from bench.outcome import outcomes
+    from bench.output import write_json
+    from bench.report import page, terminal
+    from bench.report.ranking import jobs
+
+    scenario = scenariofile.load(folder.path / "scenario.yaml")
+    found = list(outcomes(folder, scenario))
+    ranked = jobs(found)
+    if json:
+        write_json(as_json(folder.path, found), json)
+    if json != "-":
+        terminal.show(scenario, found, ranked, folder.path)
+    for path in (*summary.write(folder, found), page.write(folder, scenario, found, ranked)):
+        print(f"wrote {path}", file=sys.stderr)
+    return 0 if any(o.judgement.verdict != "invalid" for o in found) else 1
+
+
+def as_json(path: Path, found: Sequence[Outcome]) -> dict[str, Any]:
+    """`{run, points[{key, engine, settings, load, verdict, reasons, failure, metrics, ...}]}`."""
+    return {"run": str(path), "points": [_point(o) for o in found]}
+
+
+def _point(o: Outcome) -> dict[str, Any]:
+    run, failure = o.run, o.run.failure
+    return {
+        "key": o.key,
+        "engine": run.point.config.engine,
+        "engine_version": run.engine_version,
+        "simulated": run.simulated,
+        "settings": run.point.config.settings,
+        "load": {name: value for name, value in vars(run.point.load).items() if value is not None},
+        "repeat": run.point.repeat,
+        "launch": run.launch,
+        "verdict": o.judgement.verdict,
+        "reasons": [{"check": r.check, "verdict": r.verdict, "text": r.text, "remedy": r.remedy}
+                    for r in o.judgement.reasons],
+        "slos": [{"slo": str(slo), "state": state} for slo, state in o.slos],
+        "failure": {"kind": failure.kind.value, "detail": failure.detail, "hint": failure.hint}
+        if failure else None,
+        "metrics": dict(o.metrics),
+        "too_few_samples": dict(o.needed),
+        "currency": o.currency,
+    }  # fmt: skip
