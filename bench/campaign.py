@@ -19,46 +19,47 @@ RESULTS = Path("results")
 
 def run(scenario_file: Path, *, out: Path | None, resume: bool, json: str | None) -> int:
     """Measures what is not measured yet, then reports. Exit status 0; 1 when no point can be believed."""
-    from bench.environment import environment
     from bench.report.command import show
     from bench.report.progress import watch_for
 
     scenario = scenariofile.load(scenario_file)
     plan = planning.plan(scenario)
-    if resume:
-        folder = _resumed(out or _latest(scenario), scenario)
-    else:
-        folder = RunFolder.create(
-            out or RESULTS / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}",
-            {
-                "scenario": scenario.name,
-                "scenario_sha256": scenario.sha256,
-                "seed": scenario.seed,
-                "device": plan.device,
-                "plan": planning.as_json(plan),
-                "environment": environment(),
-                "started_unix_s": time.time(),
-            },
-            scenario_file.read_bytes(),
-        )
-        folder.append("started")
-    print(f"results in {folder.path}", file=sys.stderr)
     for drop in plan.dropped:
         print(f"dropped: {drop.label} ({drop.points} points): {drop.reason}", file=sys.stderr)
-    _measure(plan, folder, watch_for(plan))
+    path = out or (_latest(scenario) if resume else _new(scenario))
+    with device_lock(plan.device, f"servetune bench, {path}"):
+        folder = _resumed(path, scenario) if resume else _created(path, plan)
+        print(f"results in {folder.path}", file=sys.stderr)
+        try:
+            measure(plan, folder, watch_for(plan, folder.done()))
+        except KeyboardInterrupt:
+            folder.append("interrupted")
+            print(f"to go on: servetune bench {scenario_file} --resume --out {path}", file=sys.stderr)
+            raise
+        folder.append("finished")
     return show(folder, json)
 
 
-def _measure(plan: Plan, folder: RunFolder, watch: object) -> None:
-    """Under the device's lock; an interrupt leaves a run that says so and can be resumed."""
-    with device_lock(plan.device, f"servetune bench, {folder.path}"):
-        try:
-            measure(plan, folder, watch)
-        except KeyboardInterrupt:
-            folder.append("interrupted")
-            print(f"to go on: servetune bench ... --resume --out {folder.path}", file=sys.stderr)
-            raise
-    folder.append("finished")
+def _new(scenario: Scenario) -> Path:
+    return RESULTS / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _created(path: Path, plan: Plan) -> RunFolder:
+    from bench.environment import environment
+
+    scenario = plan.scenario
+    manifest = {
+        "scenario": scenario.name,
+        "scenario_sha256": scenario.sha256,
+        "seed": scenario.seed,
+        "device": plan.device,
+        "plan": planning.as_json(plan),
+        "environment": environment(),
+        "started_unix_s": time.time(),
+    }
+    folder = RunFolder.create(path, manifest, scenario.file.read_bytes())
+    folder.append("started")
+    return folder
 
 
 def _latest(scenario: Scenario) -> Path:

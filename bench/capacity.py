@@ -25,11 +25,12 @@ class Probe:
     stretches: int
     overloaded: bool
     evidence: tuple[Evidence, ...]
+    visits: int = 1
 
     @property
     def standing(self) -> Standing:
         worst = max(self.evidence, key=lambda e: e.lean)
-        return Standing(self.rate_per_s, self.decision, worst.lean, worst.effective)
+        return Standing(self.rate_per_s, self.decision, worst.lean, worst.effective, self.visits)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,16 @@ from bench.overlimit import SETTLE_LATENCIES, SETTLE_SHARE, Stretch, stretch
 from bench.ratesearch import Standing
 from bench.records import Judgement, Run
 from bench.slo import Slo
-from bench.slotest import Decision, Evidence, Outcomes, allowed_share, decide, fewest_requests, weigh
+from bench.slotest import (
+    Decision,
+    Evidence,
+    Outcomes,
+    allowed_share,
+    correlation_time,
+    decide,
+    fewest_requests,
+    weigh,
+)
 from serving.errors import UserError
 
 Measure = Callable[[float, float, int], Run]
@@ -34,7 +43,7 @@ PATIENCE = 3.0
 MOST_OF_TIME = 0.15
 """Share of the whole time that one visit of a rate may take."""
 SPANS = 10.0
-"""A stretch lasts at least so many request durations, and what is said to meet was seen for twice that."""
+"""A stretch lasts at least so many request durations."""
 MOST_UNTRUSTED = 3
 IDLE = 0.3
 """Mean requests in the system below which they are alone: a lower rate changes nothing."""
@@ -58,6 +67,7 @@ class Tested:
     found: tuple[Evidence, ...] = ()
     decision: Decision = "undecided"
     seconds: float = 0.0
+    visits: int = 0
 
     @property
     def requests(self) -> int:
@@ -66,10 +76,6 @@ class Tested:
     @property
     def overloaded(self) -> bool:
         return any(one.overloaded for one in self.stretches)
-
-    @property
-    def latency_s(self) -> float:
-        return max(one.latency_s for one in self.stretches)
 
     @property
     def binding(self) -> Evidence:
@@ -147,32 +153,25 @@ class _Search:
         )  # fmt: skip
 
     def standings(self) -> list[Standing]:
-        return [
-            Standing(t.rate_per_s, t.decision, t.binding.lean, t.binding.effective)
-            for t in self.tested.values() if t.found
-        ]  # fmt: skip
+        return [_as_probe(t).standing for t in self.tested.values() if t.found]
 
     def left_s(self) -> float:
         return self.max_s - (self.clock() - self.begun)
 
     def visit(self, at: Tested) -> bool:
-        """Measures at a rate until decided, out of patience or out of time; False ends the search."""
-        entered = self.clock()
-        limit = PATIENCE * self.fewest
-        while at.binding.effective > limit if at.found else False:
-            limit *= 2  # a second visit: twice as far
+        """One look at a new rate; at a known one until decided, or out of patience. False ends the search."""
+        entered, at.visits = self.clock(), at.visits + 1
+        patience = PATIENCE * self.fewest * 2.0 ** (at.visits - 2)
         while at.decision == "undecided":
             wanted = self._wanted_s(at)
             if self.left_s() < 0.5 * wanted:
                 self.reasons.append(f"the time is spent ({self.max_s:g} s)")
                 return False
             if not self._stretch(at, min(wanted, self.left_s())):
-                return self.untrusted < MOST_UNTRUSTED and self.ceiling > 0
-            if at.decision != "undecided":
+                return self.untrusted < MOST_UNTRUSTED
+            if at.visits == 1 or self.clock() - entered > MOST_OF_TIME * self.max_s:
                 break
-            if at.binding.effective > limit and self._forecast(at) > 2 * at.requests:
-                break
-            if self.clock() - entered > MOST_OF_TIME * self.max_s:
+            if at.binding.effective > patience and self._forecast(at) > 2 * at.requests:
                 break
         return True
 
@@ -188,9 +187,8 @@ class _Search:
         at.stretches.append(stretch(run, self.slos))
         at.found = self._weigh(at.stretches)
         if at.decision == "undecided":
-            at.decision = "breaks" if at.overloaded else decide(at.found, self.alpha, self.beta)
-            if at.decision == "meets" and sum(s.seconds for s in at.stretches) < 2 * SPANS * at.latency_s:
-                at.decision = "undecided"
+            seen = at.requests / correlation_time([s.in_flight for s in at.stretches], centre=True)
+            at.decision = "breaks" if at.overloaded else decide(at.found, self.alpha, self.beta, seen)
         self.watch(_as_probe(at))
         return True
 
@@ -273,5 +271,5 @@ class _Search:
 def _as_probe(at: Tested) -> Probe:
     return Probe(
         at.rate_per_s, at.decision, at.requests, at.binding.over, at.seconds, len(at.stretches), at.overloaded,
-        at.found,
+        at.found, at.visits,
     )  # fmt: skip

@@ -30,12 +30,13 @@ FEWEST_FOR_FLOW = 100
 
 @dataclass(frozen=True)
 class Stretch:
-    """One run at one rate. `outcomes`: one a SLO. `overloaded`: the queue grows and is over the limit.
+    """One run at one rate. `outcomes`: one a SLO; `in_flight`: what each request met when it came. `overloaded`: the queue grows and is over the limit.
 
     seconds   how long requests were sent;  latency_s  median time in the system of completed requests
     """
 
     outcomes: tuple[Outcomes, ...]
+    in_flight: Array
     requests: int
     seconds: float
     latency_s: float
@@ -49,7 +50,7 @@ def stretch(run: Run, slos: Sequence[Slo]) -> Stretch:
     if not view.streams and any(slo.metric not in ("e2e", "error_rate") for slo in slos):
         raise UserError("only e2e and error_rate can be told without streaming", "leave out --no-stream")
     if not requests.planned.size:
-        return Stretch(tuple(Outcomes(*(np.empty(0),) * 3) for _ in slos), 0, 0.0, 0.0, False)
+        return Stretch(tuple(Outcomes(*(np.empty(0),) * 3) for _ in slos), np.empty(0), 0, 0.0, 0.0, False)
     spent = (requests.end - requests.planned)[requests.ok]
     latency_s = float(np.median(spent)) if spent.size else 0.0
     begin = float(requests.planned.min())
@@ -60,7 +61,9 @@ def stretch(run: Run, slos: Sequence[Slo]) -> Stretch:
     outcomes = tuple(_outcomes(view, slo, inside) for slo in slos)
     growing = _growing(requests, cut, end)
     late = any(_late(slo, one) for slo, one in zip(slos, outcomes, strict=True))
-    return Stretch(outcomes, int(inside.sum()), length, latency_s, growing and late)
+    return Stretch(
+        outcomes, _in_flight(requests)[inside], int(inside.sum()), length, latency_s, growing and late
+    )
 
 
 def _outcomes(view: View, slo: Slo, inside: Mask) -> Outcomes:
@@ -96,6 +99,12 @@ def _gaps(view: View, slo: Slo, inside: Mask) -> Outcomes:
     value = np.where(lost, view.run.point.load.silence_timeout_s * 1e3, totals)
     taken = inside & (weight > 0) & ~np.isnan(value)
     return Outcomes(value[taken], over[taken], weight[taken])
+
+
+def _in_flight(requests: Requests) -> Array:
+    """Requests in the system as each one arrives."""
+    ends = np.sort(requests.end[np.isfinite(requests.end)])
+    return np.arange(requests.planned.size) - np.searchsorted(ends, requests.planned, "right").astype(float)
 
 
 def _growing(requests: Requests, start_s: float, end_s: float) -> bool:

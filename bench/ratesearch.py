@@ -1,8 +1,8 @@
 """Which rate to test next, from what is known of those tested. Pure.
 
-Up or down from the start until the capacity is between two decided rates; then towards it by a monotone
-curve through all rates. An undecided rate is at the capacity, as far as can be told: its neighbours half a
-resolution to either side are tested in place of it.
+First looks go up or down from the start, then to where a monotone curve through all rates crosses the
+limit. Only the two rates next to it need proof. One that cannot be decided is at the capacity, as far as can
+be told: rates to either side of it are proven in its place, coarse to fine.
 """
 
 from __future__ import annotations
@@ -21,12 +21,21 @@ SLACK = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One tested rate: lean is log(estimate / limit) of its worst SLO, worth the requests behind it."""
+    """One tested rate: lean is log(estimate / limit) of its worst SLO, worth the requests behind it.
+
+    visits: 1 is a first look, meant to say where to look next; later ones go on as far as patience does.
+    """
 
     rate_per_s: float
     decision: Decision
     lean: float
     worth: float
+    visits: int = 1
+
+    @property
+    def seems(self) -> Decision:
+        """As decided, else as it leans."""
+        return self.decision if self.decision != "undecided" else "breaks" if self.lean > 0 else "meets"
 
 
 def bracket(tested: Sequence[Standing]) -> tuple[float | None, float | None]:
@@ -58,49 +67,59 @@ def next_rate(tested: Sequence[Standing], resolution: float, ceiling: float, sta
     wide = 1 + resolution
     if low is not None and top / low <= wide * (1 + SLACK):
         return None
-    undecided = sorted(
-        s.rate_per_s for s in tested if s.decision == "undecided" and (low or 0) < s.rate_per_s < top
-    )
-    if undecided:
-        return _beside(undecided, low, top, wide) or _least_tested(tested, undecided)
-    if low is None:
-        return min(top, start) / DOWN
-    if math.isinf(top):
-        return low * UP
-    gap = math.log(top / low)
+    between = [s for s in tested if s.decision == "undecided" and (low or 0.0) < s.rate_per_s < top]
+    if any(s.visits > 1 for s in between):
+        return _around(between, low, top, wide)
+    return _toward(tested, low, top, wide, start)
+
+
+def _toward(
+    tested: Sequence[Standing], low: float | None, top: float, wide: float, start: float
+) -> float | None:
+    """Closer to where the rates seem to change sides; then proof for the two nearest, the lower one first."""
+    seem_low = [s.rate_per_s for s in tested if s.seems == "meets" and s.rate_per_s < top]
+    seem_high = [s.rate_per_s for s in tested if s.seems == "breaks" and s.rate_per_s > (low or 0.0)]
+    above = min([*seem_high, top])
+    below = max((rate for rate in seem_low if rate < above), default=None)
+    if below is None:
+        return min(above, start * DOWN) / DOWN
+    if math.isinf(above):
+        return below * UP
+    gap = math.log(above / below)
+    if gap <= math.log(wide) * (1 + SLACK):
+        return below if below != low else above
+    middle = math.sqrt(below * above)
     if gap <= 2 * math.log(wide):
-        return math.sqrt(low * top)
+        return middle
     found = capacity_estimate(tested)
-    wanted = math.sqrt(low * top)
-    if found is not None and low < found < top:
+    wanted = middle
+    if found is not None and below < found < above:
         half = math.sqrt(wide)
-        wanted = found / half if found / half > low * math.sqrt(half) else found * half
+        wanted = found / half if found / half > below * math.sqrt(half) else found * half
     edge = math.exp(EDGE * gap)
-    return min(max(wanted, low * edge), top / edge)
+    return min(max(wanted, below * edge), above / edge)
 
 
-def _beside(undecided: Sequence[float], low: float | None, top: float, wide: float) -> float | None:
-    """Coarse to fine: first a bracket around the undecided rates, then the middle of its wider side."""
-    below, above = undecided[0], undecided[-1]
-    if math.isinf(top):
-        return above * OUT
-    if low is None:
-        return below / OUT
-    down, up = math.log(below / low), math.log(top / above)
-    if max(down, up) <= 0.5 * math.log(wide) * (1 + SLACK):
-        return None
-    # From either side no closer than half a resolution: the closer, the dearer, and no closer is asked.
-    half = math.sqrt(wide)
+def _around(between: Sequence[Standing], low: float | None, top: float, wide: float) -> float | None:
+    """Rates that could not be decided are at the capacity: proof is sought to either side, coarse to fine."""
+    stuck = sorted(s.rate_per_s for s in between if s.visits > 1)
+    first, last = stuck[0], stuck[-1]
+    down = math.inf if low is None else math.log(first / low)
+    up = math.log(top / last)
+    half = 0.5 * math.log(wide)
+    if max(down, up) <= half * (1 + SLACK):
+        # In turns; a single one is left alone, no narrower interval was asked for.
+        return min((s for s in between), key=lambda s: s.worth).rate_per_s if len(stuck) > 1 else None
     if down >= up:
-        return math.sqrt(low * below) if down > 2 * math.log(half) else below / half
-    return math.sqrt(top * above) if up > 2 * math.log(half) else above * half
+        known = [s.rate_per_s for s in between if s.rate_per_s < first * math.exp(-half / 2)]
+        return max(known) if known else first / math.exp(_step(down, half))
+    known = [s.rate_per_s for s in between if s.rate_per_s > last * math.exp(half / 2)]
+    return min(known) if known else last * math.exp(_step(up, half))
 
 
-def _least_tested(tested: Sequence[Standing], undecided: Sequence[float]) -> float | None:
-    """More time for an undecided rate, in turns; None when there is one: no more is asked than its neighbours."""
-    if len(undecided) < 2:
-        return None
-    return min((s for s in tested if s.rate_per_s in undecided), key=lambda s: s.worth).rate_per_s
+def _step(gap: float, half: float) -> float:
+    """How far from an undecided rate: the middle of the gap, but no nearer than half a resolution."""
+    return math.log(OUT) if math.isinf(gap) else max(half, gap / 2)
 
 
 def capacity_estimate(tested: Sequence[Standing]) -> float | None:

@@ -29,6 +29,7 @@ Decision = Literal["meets", "breaks", "undecided"]
 LEAST_TO_MEET, LEAST_TO_BREAK = 50.0, 10.0
 """Effective requests before either is said: with fewer, the autocorrelation itself is not known (Sokal 1997
 asks for 50 correlation times at least). A growing queue needs no such count, see `bench.overlimit`."""
+LEAST_SEEN = 30.0
 TAILS = (0.98, 0.95, 0.9)
 CLUSTERS = 5.0
 """Independent bursts of slow requests from which their own correlation is known."""
@@ -67,16 +68,17 @@ class Evidence:
     lean: float
 
 
-def decide(found: Sequence[Evidence], alpha: float, beta: float) -> Decision:
+def decide(found: Sequence[Evidence], alpha: float, beta: float, seen: float = math.inf) -> Decision:
     """`meets` when every SLO is shown to be met, each at `alpha`; `breaks` when any is shown broken.
 
+    seen: correlation times of the requests in flight that were watched. A queue that has not been through its
+    ups and downs some LEAST_SEEN times has not shown what it does.
     alpha: chance of "meets" at a rate that breaks. beta: of "breaks" at one that meets, all SLOs together.
     """
     if any(e.log_breaks >= math.log(len(found) / beta) for e in found):
         return "breaks"
-    if all(e.log_meets >= math.log(1 / alpha) and e.effective >= LEAST_TO_MEET for e in found):
-        return "meets"
-    return "undecided"
+    shown = all(e.log_meets >= math.log(1 / alpha) and e.effective >= LEAST_TO_MEET for e in found)
+    return "meets" if shown and seen >= LEAST_SEEN else "undecided"
 
 
 def allowed_share(slo: Slo) -> float | None:
@@ -110,7 +112,7 @@ def _weigh_share(slo: Slo, allowed: float, parts: Sequence[Outcomes], n: int) ->
         slo, n, round(share * n), share, worth,
         _log_mixture(lost, worth, allowed, _below(allowed)), 
         _either(_log_mixture(lost, worth, allowed, _above(allowed)), worth, stakes),
-        math.log((lost + 0.5) / (worth + 1) / allowed),
+        math.log((lost / allowed + 1) / (worth + 1)),
     )  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def _design_effect(series: Sequence[Array], share: float, parts: Sequence[Outcom
 
     A few requests over the limit tell nothing of how they cluster: until there are CLUSTERS bursts of them
     that of the slowest fiftieth (twentieth, tenth) stands in; in a queue, the further out the shorter it is.
-    Where nearly all are over it is that of the fastest.
+    Where nearly all are over it is that of the slower half.
     """
     binomial = share * (1 - share)
     spread = sum(float(part @ part) for part in series) / n
@@ -128,8 +130,8 @@ def _design_effect(series: Sequence[Array], share: float, parts: Sequence[Outcom
         return effect
     values = np.concatenate([part.value for part in parts])
     stand_in = effect
-    for q in TAILS:
-        level = float(np.quantile(values, q if share < 0.5 else 1 - q, method="inverted_cdf"))
+    for q in TAILS if share < 0.5 else (0.5,):
+        level = float(np.quantile(values, q, method="inverted_cdf"))
         stand_in = correlation_time([(part.value > level).astype(float) for part in parts], centre=True)
         if (1 - q) * n / stand_in >= 2 * CLUSTERS:
             break

@@ -42,6 +42,8 @@ class Child:
     folder: Path
     port: int
     gpu_bytes_before: int | None = None
+    held_port: bool = True
+    """False: another process turned out to listen on it."""
     started_s: float = field(default_factory=time.monotonic)
     oom_kills_before: int = field(default_factory=lambda: _oom_kills())
 
@@ -82,7 +84,7 @@ class Child:
             _end_tree(self.process.pid)
             self.process.wait()
         deadline = time.monotonic() + FREE_WAIT_S
-        while not port_is_free(self.port):
+        while self.held_port and not port_is_free(self.port):
             if time.monotonic() > deadline:
                 print(f"warning: port {self.port} is still in use after the engine's end", file=sys.stderr)
                 break

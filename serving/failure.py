@@ -78,6 +78,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         FailureKind.UNSUPPORTED,
+        r"(?m)^\s*Value error, .*$",
+        "the engine refused this setting or combination of settings",
+    ),
+    Rule(
+        FailureKind.UNSUPPORTED,
         r"ValidationError: \d+ validation errors? for|NotImplementedError"
         r"|ValueError: .*(not supported|unsupported|must be|should be|is greater than the derived|cannot be)",
         "the engine refused this setting or combination of settings",

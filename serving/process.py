@@ -74,6 +74,7 @@ def launch(
                 endpoint = _until_ready(engine, config, child, ready_timeout_s, hang_s)
             except EngineError as error:
                 taken = error.failure.kind is FailureKind.PORT_TAKEN
+                child.held_port = not taken
                 if taken and port is None and attempt < PORT_TRIES:
                     continue  # another process took it between our choice and the engine's start
                 raise

@@ -88,7 +88,7 @@ def identity(url: str, config: ServingConfig, model: str) -> str | None:
     if answer.status_code != 200:
         return None
     names = [str(row.get("id")).removesuffix("@main") for row in answer.json().get("data", [])]
-    return None if model in names else f"it serves {', '.join(names) or 'nothing'}, not {model}"
+    return None if not names or model in names else f"it serves {', '.join(names)}, not {model}"
 
 
 def account(

@@ -64,13 +64,17 @@ class Shape:
         return self.linear_weights + self.head_weights * (1 if self.tied else 2) + norms + biases + qk
 
     def weight_bytes(self, quantization: str = "none", dtype: str = "auto") -> int:
-        """Bytes of the weights in device memory. KeyError for a method whose physics is not known."""
+        """Bytes of the weights in device memory. KeyError for a method whose physics is not known.
+
+        A checkpoint that is itself quantized (its config.json says so) takes what it takes on disk.
+        """
         each = self.dtype_bytes(dtype)
         scheme = schemes.find(quantization)
         if scheme is None:
             raise KeyError(quantization)
         if scheme.weight_bits is None:
-            return self.parameters * each
+            whole = self.parameters * each
+            return min(whole, self.disk_bytes) if self.disk_quantization and self.disk_bytes else whole
         rest = (self.parameters - self.linear_weights) * each
         return rest + round(self.linear_weights * scheme.weight_bits / 8)
 

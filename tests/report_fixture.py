@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -117,23 +116,27 @@ def run_of(point: Point, number: int, requests: int) -> Run:
     samples = [Sample(float(t), "rss_bytes", rss + 4e6 * users) for t in times]
     samples += [Sample(float(t), "server:vllm:kv_cache_usage_perc", 0.1 + 0.01 * users) for t in times]
     events = sum(len(r.event_s) for r in records)
-    return replace(base, records=tuple(records), samples=tuple(samples), load_end_s=max(r.planned_s for r in records),
-                   client=ClientHealth(1, busy, busy * end_s, events, 0.6, 4.0),
-                   effective={"max_num_seqs": config.max_num_seqs, "dtype": "bfloat16"})  # fmt: skip
+    return replace(
+        base,
+        records=tuple(records),
+        samples=tuple(samples),
+        load_end_s=max(r.planned_s for r in records),
+        client=ClientHealth(1, busy, busy * end_s, events, 0.6, 4.0),
+        effective={"max_num_seqs": config.max_num_seqs, "dtype": "bfloat16"},
+    )
 
 
 def failure_of(point: Point) -> Failure | None:
     config, load = point.config, point.load
     if config.quantization == "bnb-4bit":
-        tail = tuple(f"{time.strftime('%H:%M:%S', time.gmtime(i))} loading shard {i}" for i in range(6))
-        return Failure(
-            FailureKind.OOM_LAUNCH, "the process was ended by the kernel while it loaded the weights (signal 9)",
-            "use a smaller quantization or a machine with more memory", -9, (*tail, "Killed"), config.settings,
-        )  # fmt: skip
-    if config.engine == "vllm" and config.quantization == "none" and config.max_num_seqs == 32 and (
-        load.input_tokens, load.concurrency) == (512, 8):  # fmt: skip
-        return Failure(FailureKind.HANG, "no token for 60 s while 8 requests were running",
-                       "look at the end of the log", None, ("step 812", "step 813"), config.settings)  # fmt: skip
+        tail = (*(f"loading shard {i}" for i in range(6)), "Killed")
+        cause = "the process was ended by the kernel while it loaded the weights (signal 9)"
+        hint = "use a smaller quantization or a machine with more memory"
+        return Failure(FailureKind.OOM_LAUNCH, cause, hint, -9, tail, config.settings)
+    hangs = (config.engine, config.quantization, config.max_num_seqs) == ("vllm", "none", 32)
+    if hangs and (load.input_tokens, load.concurrency) == (512, 8):
+        cause, hint = "no token for 60 s while 8 requests were running", "look at the end of the log"
+        return Failure(FailureKind.HANG, cause, hint, None, ("step 812", "step 813"), config.settings)
     return None
 
 
@@ -175,6 +178,6 @@ def closed_loop(
                 counted_output_tokens=tokens,
                 finish_reason="length",
                 status=200,
-            )  # fmt: skip
+            )
         )
     return out

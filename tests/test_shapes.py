@@ -89,6 +89,11 @@ def test_a_quantized_folder_says_so(tmp_path: Path) -> None:
     shape, _ = shapes.of_folder(folder(tmp_path, quantization_config={"quant_method": "compressed-tensors"}))
     assert shape is not None
     assert shape.disk_quantization == "compressed-tensors"
+    assert shape.weight_bytes() == 2 * COUNTED["smollm2-135m"]
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 5000)
+    quantized, _ = shapes.of_folder(tmp_path)
+    assert quantized is not None
+    assert quantized.weight_bytes() == 5000
 
 
 @pytest.mark.parametrize(

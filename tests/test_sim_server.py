@@ -248,7 +248,20 @@ def test_the_engine_reads_back_what_is_in_force(server: Started) -> None:
     assert Sim().without_effect(config, effective, server.log) == {}
 
 
-def test_a_client_that_leaves_frees_its_place(server: Started) -> None:
+def test_a_client_that_gives_up_waiting_frees_its_place(server: Started) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        server.client.post(
+            f"{server.url}/v1/completions",
+            json={"prompt": "a b", "max_tokens": 2000, "ignore_eos": True},
+            timeout=0.3,
+        )
+    deadline = time.monotonic() + 2
+    while value(server, "vllm:num_requests_running"):
+        assert time.monotonic() < deadline, "the whole answer would take 5 s"
+        time.sleep(0.02)
+
+
+def test_a_client_that_leaves_a_stream_frees_its_place(server: Started) -> None:
     before = value(server, "vllm:num_requests_running")
     body = {"model": MODEL, "prompt": "a b", "max_tokens": 2000, "ignore_eos": True, "stream": True}
     with httpx.stream("POST", f"{server.url}/v1/completions", json=body, trust_env=False) as answer:

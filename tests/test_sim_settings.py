@@ -84,6 +84,7 @@ def test_a_good_config_has_no_problems_and_a_command_that_carries_it() -> None:
     assert asked["quantization"] == "fp8"
     assert asked["model"] == Sim().served_model(good) == "m"
     assert command.env == {"A": "b"}
+    assert "env" not in asked
 
 
 def test_the_shape_may_be_the_models_own_name() -> None:

@@ -27,15 +27,15 @@ from bench.slo import Slo, parse
 from serving.config import ServingConfig
 
 Array = NDArray[np.float64]
-Serve = Callable[[Array, np.random.Generator], tuple[Array, Array]]
-"""(arrival times, rng) -> (time of the first token, time of the last) of each request, server empty before."""
+Serve = Callable[[Array, np.random.Generator, float], tuple[Array, Array]]
+"""(arrival times, rng, rate) -> (time of the first token, time of the last) of each request, server empty before."""
 CONFIG = ServingConfig(engine="sim", model="m")
 
 
 def mmc(servers: int, service_s: float) -> Serve:
     """M/M/c: the first token comes when a server takes the request."""
 
-    def serve(arrivals: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    def serve(arrivals: Array, rng: np.random.Generator, rate: float) -> tuple[Array, Array]:
         free = [0.0] * servers
         first = np.empty(arrivals.size)
         last = np.empty(arrivals.size)
@@ -68,7 +68,7 @@ def mmc_capacity(servers: int, service_s: float, limit_s: float, share: float) -
 def batching(slots: int, base_s: float, each_s: float, prefill_s: float, tokens: int) -> Serve:
     """Continuous batching: a step gives every running request a token; a new one costs a prefill first."""
 
-    def serve(arrivals: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    def serve(arrivals: Array, rng: np.random.Generator, rate: float) -> tuple[Array, Array]:
         wanted = (1 + rng.geometric(1 / tokens, arrivals.size)).tolist()
         times = arrivals.tolist()
         first, last = np.empty(arrivals.size), np.empty(arrivals.size)
@@ -98,8 +98,7 @@ def batching(slots: int, base_s: float, each_s: float, prefill_s: float, tokens:
 def independent(capacity: float, share: float, limit_s: float, steepness: float) -> Serve:
     """Every request alone: over the limit by chance, more often at a higher rate. Tests the bare test."""
 
-    def serve(arrivals: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        rate = arrivals.size / float(arrivals[-1])
+    def serve(arrivals: Array, rng: np.random.Generator, rate: float) -> tuple[Array, Array]:
         odds = share / (1 - share) * (rate / capacity) ** steepness
         over = rng.random(arrivals.size) < odds / (1 + odds)
         took = np.where(over, 2 * limit_s, limit_s * rng.uniform(0.1, 0.9, arrivals.size))
@@ -149,7 +148,7 @@ def long_run_capacity(serve: Serve, slo: Slo, low: float, high: float, requests:
         rate = math.sqrt(low * high)
         rng = np.random.default_rng(1)
         due = np.cumsum(rng.exponential(1 / rate, requests))
-        took = (serve(due, rng)[0] - due)[requests // 50 :] * 1e3
+        took = (serve(due, rng, rate)[0] - due)[requests // 50 :] * 1e3
         over = float(took.mean()) > slo.limit
         if slo.statistic != "mean":
             q = float((slo.statistic or "p50")[1:]) / 100
@@ -178,7 +177,7 @@ def simulated(serve: Serve, clock: Clock, seed: int) -> Callable[[float, float, 
         due = due[due <= duration_s]
         if not due.size:
             due = np.array([duration_s / 2])
-        first, last = serve(due, rng)
+        first, last = serve(due, rng, rate)
         clock.now += max(duration_s, float(last.max()))
         clock.requests += due.size
         records = tuple(

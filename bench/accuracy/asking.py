@@ -118,7 +118,9 @@ class _Line:
                     raise Halt(f"the server died: {error}", silent=False) from error
                 if wait is None:
                     if error.status is None:
-                        raise Halt(f"no connection, tried {len(RETRIES_S) + 1} times: {error}", silent=False) from error
+                        raise Halt(
+                            f"no connection, tried {len(RETRIES_S) + 1} times: {error}", silent=False
+                        ) from error
                     raise
                 await asyncio.sleep(wait)
             else:

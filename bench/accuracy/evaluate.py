@@ -36,8 +36,8 @@ class Quiet:
 
 
 @dataclass(frozen=True)
-class Server:
-    """What the evaluation may know of the server's life beside HTTP; the defaults fit a foreign endpoint."""
+class Life:
+    """What may be known of the server beside HTTP; the defaults fit an endpoint that somebody else runs."""
 
     alive: Callable[[], bool] | None = None
     why_dead: Callable[[], Failure] | None = None
@@ -63,14 +63,15 @@ def evaluate(
     watch: Watch | None = None,
     *,
     identity: Mapping[str, Any] | None = None,
+    tokenizer: str | None = None,
     baseline: Evaluation | None = None,
-    server: Server | None = None,
+    life: Life | None = None,
 ) -> Evaluation:
     """Scores of `endpoint` on `tasks`, kept in `folder`; goes on where an earlier call for it stopped.
 
     With a `baseline` the sequential test runs along, and a candidate it rejects is not asked further.
-    A server that dies or falls silent ends it with a `failure`, not with an exception. UserError when
-    `folder` holds the evaluation of another configuration.
+    A server that dies or falls silent ends it with a `failure`, not with an exception. `tokenizer`: folder or hub id, for lm-eval.
+    UserError when `folder` holds the evaluation of another configuration.
     """
     started = time.monotonic()
     known, watch = identity or {}, watch or Quiet()
@@ -87,7 +88,8 @@ def evaluate(
     save_head(made, facts, kept, "started")
     ending = "interrupted"
     try:
-        _all_tasks(endpoint, able, settings, folder, concurrency, watch, baseline, server or Server(), state)
+        _all_tasks(endpoint, able, settings, folder, concurrency, watch, baseline, life or Life(), tokenizer,
+                   state)  # fmt: skip
         ending = "failed" if state.failure else "finished"
     finally:
         made = replace(
@@ -106,7 +108,8 @@ def _all_tasks(
     concurrency: int,
     watch: Watch,
     baseline: Evaluation | None,
-    server: Server,
+    life: Life,
+    tokenizer: str | None,
     state: _State,
 ) -> None:
     ends = None if settings.within_s is None else time.monotonic() + settings.within_s
@@ -116,14 +119,14 @@ def _all_tasks(
         limit = None if ends is None else now + max(0.0, ends - now) / (len(tasks) - index)
         try:
             if isinstance(task, LmEvalTask):
-                result, asked = task.run(endpoint, settings, folder, concurrency, watch)
+                result, asked = task.run(endpoint, settings, folder, concurrency, watch, tokenizer)
             else:
                 reference = baseline.tasks.get(task.name) if baseline and settings.stop_early else None
                 result, asked = _one_task(
-                    endpoint, task, settings, folder, concurrency, watch, reference, server, limit, state.notes
+                    endpoint, task, settings, folder, concurrency, watch, reference, life, limit, state.notes
                 )
         except Halt as halt:
-            state.failure = _why(halt, server)
+            state.failure = _why(halt, life)
             partial = _scores(task, _drawn(task, settings), folder, None)
             state.results[task.name] = partial
             save_scores(folder, partial)
@@ -147,7 +150,7 @@ def _one_task(
     concurrency: int,
     watch: Watch,
     baseline: TaskResult | None,
-    server: Server,
+    life: Life,
     ends: float | None,
     notes: list[str],
 ) -> tuple[TaskResult, int]:
@@ -157,7 +160,7 @@ def _one_task(
     sequential = _Sequential(task, items, baseline, settings)
     asked = 0
     for part in task.passes:
-        if part.cold and not server.reset_cache():
+        if part.cold and not life.reset_cache():
             notes.append(f"{task.name}: the prefix cache could not be emptied before pass {part.name!r}")
         left = [i for i in items if have.get((i.id, part.name)) != prompt_hash(task.asks(i))]
         users = 1 if part.alone else concurrency
@@ -166,7 +169,7 @@ def _one_task(
         async def ask(work: Round = work, users: int = users) -> int:
             async with Client(endpoint, concurrency=users, timeout_s=settings.request_timeout_s) as client:
                 with Journal(path) as log:
-                    return await ask_all(client, work, users, log, watch, sequential.add, server.alive)
+                    return await ask_all(client, work, users, log, watch, sequential.add, life.alive)
 
         asked += asyncio.run(ask())
     return _scores(task, items, folder, sequential.rejected_at), asked
@@ -234,12 +237,14 @@ def _scores(task: Task, items: Sequence[Item], folder: Path, rejected_at: int | 
     return TaskResult(task.name, task.measures, task.chance, scored, rejected_at)
 
 
-def _why(halt: Halt, server: Server) -> Failure:
-    dead = server.alive is not None and not server.alive()
-    if dead and server.why_dead:
-        return server.why_dead()
+def _why(halt: Halt, life: Life) -> Failure:
+    dead = life.alive is not None and not life.alive()
+    if dead and life.why_dead:
+        return life.why_dead()
     kind = FailureKind.HANG if halt.silent else FailureKind.CRASH
-    return Failure(kind, f"during the evaluation: {halt}", "the answers so far are kept; run it again to go on")
+    return Failure(
+        kind, f"during the evaluation: {halt}", "the answers so far are kept; run it again to go on"
+    )
 
 
 def _check_same(folder: Path, identity: Mapping[str, Any], concurrency: int) -> None:

@@ -124,9 +124,7 @@ def holm(p_values: Mapping[str, float], confidence: float = 0.95) -> dict[str, b
     return certified
 
 
-def certify(
-    finalists: Mapping[str, Paired], floor: float, confidence: float = 0.95
-) -> dict[str, Outcome]:
+def certify(finalists: Mapping[str, Paired], floor: float, confidence: float = 0.95) -> dict[str, Outcome]:
     """Finalists on held-out items of a number fixed beforehand; PASS survives Holm over all of them."""
     data = {name: against_floor(pairs, floor) for name, pairs in finalists.items()}
     passed = holm({name: p_above(d, 0.0) for name, d in data.items()}, confidence)

@@ -79,7 +79,12 @@ def read(path: Path) -> Iterator[Entry]:
             plain = json.loads(line)
             answers = tuple(_answer(answer) for answer in plain.get("answers", ()))
             yield Entry(
-                plain["item"], plain["pass"], plain["prompt"], answers, plain.get("error", ""), plain["took_s"]
+                plain["item"],
+                plain["pass"],
+                plain["prompt"],
+                answers,
+                plain.get("error", ""),
+                plain["took_s"],
             )
         except (ValueError, KeyError, TypeError) as error:
             raise BrokenRunError(f"{path}:{number}: not an answer: {error}") from error

@@ -41,7 +41,9 @@ class OwnAnswers:
     def asks(self, item: Item) -> tuple[Ask, ...]:
         options = {"max_tokens": int(item.data.get("max_tokens", 32)), "temperature": 0.0}
         if "question" in item.data:
-            return (Ask("chat", messages=({"role": "user", "content": item.data["question"]},), options=options),)
+            return (
+                Ask("chat", messages=({"role": "user", "content": item.data["question"]},), options=options),
+            )
         return (Ask("generate", item.data["prompt"], options=options),)
 
     def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
@@ -81,7 +83,9 @@ def _kind(data: object, place: str) -> str:
         raise UserError(f"{place}: not an item", hint)
     if "choices" in data:
         gold, choices = data.get("gold"), data["choices"]
-        texts = isinstance(choices, list) and len(choices) > 1 and all(isinstance(c, str) and c for c in choices)
+        texts = (
+            isinstance(choices, list) and len(choices) > 1 and all(isinstance(c, str) and c for c in choices)
+        )
         if not texts or not isinstance(gold, int) or not 0 <= gold < len(choices) or "prompt" not in data:
             raise UserError(f"{place}: choices must be two texts or more, and gold the index of one", hint)
         return "choices"

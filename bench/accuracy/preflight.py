@@ -85,7 +85,11 @@ async def _log_probabilities(client: Client) -> tuple[str, ...]:
         raise AskError("too few", "two prompts in one request were not answered")
     await client.ask(Ask("score", TEXT[:40], top=5))
     again = await client.ask(Ask("score", TEXT, top=5))
-    gaps = [abs(a - b) for a, b in zip(first.logprobs, again.logprobs, strict=True) if a is not None and b is not None]
+    gaps = [
+        abs(a - b)
+        for a, b in zip(first.logprobs, again.logprobs, strict=True)
+        if a is not None and b is not None
+    ]
     if max(gaps) > DRIFT:
         return (
             f"log-probabilities of one prompt differ by up to {max(gaps):.4f} when asked again after others: "

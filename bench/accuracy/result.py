@@ -1,8 +1,8 @@
 """What an evaluation found, and its folder.
 
-    evaluation.json       what was asked of which server, with which settings; how it ended
-    <task>.jsonl          answers as they came (`bench.accuracy.journal`)
-    <task>.scores.json    scores of those answers; made again from them by `evaluate`
+evaluation.json       what was asked of which server, with which settings; how it ended
+<task>.jsonl          answers as they came (`bench.accuracy.journal`)
+<task>.scores.json    scores of those answers; made again from them by `evaluate`
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ def _failure(plain: dict[str, Any]) -> Failure:
     return Failure(**{**plain, "kind": FailureKind(plain["kind"]), "log_tail": tuple(plain["log_tail"])})
 
 
-def save_head(evaluation: Evaluation, tasks: Mapping[str, Any], settings: Mapping[str, Any], state: str) -> None:
+def save_head(
+    evaluation: Evaluation, tasks: Mapping[str, Any], settings: Mapping[str, Any], state: str
+) -> None:
     """Writes `evaluation.json`; `state` is started, interrupted, failed or finished."""
     write_whole(
         evaluation.folder / "evaluation.json",
@@ -148,5 +150,7 @@ def save_head(evaluation: Evaluation, tasks: Mapping[str, Any], settings: Mappin
 
 def write_whole(path: Path, plain: Mapping[str, Any]) -> None:
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(plain, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(
+        json.dumps(plain, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     temporary.replace(path)

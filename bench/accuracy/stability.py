@@ -78,7 +78,9 @@ class Repeats:
 
     def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
         texts = [given[0].text for given in answers.values()]
-        return Score(float(len(set(texts)) == 1), f"{len(set(texts))} of {len(texts)}: {texts[0].strip()[:60]}")
+        return Score(
+            float(len(set(texts)) == 1), f"{len(set(texts))} of {len(texts)}: {texts[0].strip()[:60]}"
+        )
 
 
 SCHEMA = {

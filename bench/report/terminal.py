@@ -60,12 +60,14 @@ def show(
 def _simulated(out: Console, outcomes: Sequence[Outcome]) -> None:
     count = sum(o.run.simulated for o in outcomes)
     if count:
-        whole = "every figure here" if count == len(outcomes) else f"{count} of {len(outcomes)} points"
-        verb = "comes" if count == len(outcomes) else "come"
-        out.print(
-            f"[bold reverse] SIMULATED [/] {whole} {verb} from a model of an engine, not from hardware;"
+        whole = count == len(outcomes)
+        which = "every figure here comes" if whole else f"{count} of {len(outcomes)} points come"
+        banner = Table.grid(padding=(0, 1))
+        banner.add_row(
+            Text(" SIMULATED ", style="bold reverse"),
+            f"{which} from a model of an engine, not from hardware; nothing simulated may be deployed",
         )
-        out.print("            nothing simulated may be deployed.")
+        out.print(banner)
 
 
 def _tally(outcomes: Sequence[Outcome]) -> str:
@@ -157,6 +159,9 @@ def _next(out: Console, outcomes: Sequence[Outcome], jobs: Sequence[Job], path: 
     """One or two commands that make sense after this run."""
     out.print("\n[bold]next[/]")
     out.print(f"  open {path / 'report.html'}")
+    if not outcomes:
+        out.print("  servetune bench SCENARIO --resume    measures the points that are missing")
+        return
     if not any(job.best for job in jobs):
         out.print("  no point may be believed yet: each row of report.html says why, and the remedy")
     elif all(o.run.point.repeat == 0 for o in outcomes):

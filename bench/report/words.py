@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bench.outcome import Outcome
@@ -103,20 +103,11 @@ def relation(gain: float, better: str) -> str:
     return f"costs {abs(change):.0%} {'less' if change <= 0 else 'more'} than"
 
 
-def settings_text(settings: Mapping[str, Any], names: Sequence[str]) -> str:
-    """`vllm w8a8 max_num_seqs=8`: engine and quantization bare, the rest by name."""
-    bare = [str(settings[n]) for n in ("engine", "quantization") if settings.get(n) is not None]
-    rest = [
-        f"{n}={value_text(settings[n])}"
-        for n in names
-        if n not in ("engine", "quantization") and settings.get(n) is not None
-    ]
-    return " ".join([*bare, *rest])
-
-
 def config_text(config: ServingConfig, names: Sequence[str]) -> str:
-    """A config by its engine, quantization and the settings named."""
-    return settings_text(config.model_dump(mode="json"), names)
+    """`vllm w8a8 max_num_seqs=8`: engine and quantization bare, the rest of `names` by name where set."""
+    rest = ((n, getattr(config, n)) for n in names if n not in ("engine", "quantization"))
+    named = (f"{n}={value_text(value)}" for n, value in rest if value is not None)
+    return " ".join([config.engine, config.quantization, *named])
 
 
 def value_text(value: object) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import httpx
 
@@ -19,6 +19,8 @@ from serving.engines.sim_server import tokenizer_file
 from serving.resolved import NAMES, of_config
 
 TIMEOUT_S = 10.0
+ASKED = NAMES | {"sim", "model", "checkpoint", "tokenizer"}
+"""What the server is told; the rest (environment, device) is not its business."""
 
 
 class Sim:
@@ -56,12 +58,13 @@ class Sim:
         return sim_settings.VERSION
 
     def command(self, config: ServingConfig, port: int) -> Command:
-        program = "serving.engines.sim_server"
-        python = sys.executable
+        python = Path(sys.executable)
         if sim_settings.settings(config.sim).fault.name == "not_installed":
-            python = os.path.join(os.path.dirname(python), "sim-engine-that-is-not-installed")  # noqa: PTH118, PTH120
-        settings = json.dumps({"model": config.model, **config.settings}, sort_keys=True)
-        return Command((python, "-m", program, "--port", str(port), "--settings", settings), dict(config.env))
+            python = python.with_name("sim-engine-that-is-not-installed")
+        asked = {name: value for name, value in config.settings.items() if name in ASKED}
+        settings = json.dumps({"model": config.model, **asked}, sort_keys=True)
+        module = "serving.engines.sim_server"
+        return Command((str(python), "-m", module, "--port", str(port), "--settings", settings), config.env)
 
     def served_model(self, config: ServingConfig) -> str:
         return config.model
@@ -112,8 +115,8 @@ def _shape(name: str) -> shapes.Shape | None:
     return shapes.find(name)
 
 
-def _unknown(what: str, name: str, known: Mapping[str, object], nearest: object) -> str:
-    close = nearest(name) if callable(nearest) else None
+def _unknown(what: str, name: str, known: Mapping[str, object], nearest: Callable[[str], str | None]) -> str:
+    close = nearest(name)
     hint = f" (did you mean {close!r}?)" if close else ""
     return f"sim: unknown {what} {name!r}{hint}; known: {', '.join(known)}"
 

@@ -15,6 +15,8 @@ from serving.engines.sim_scheduler import Setup
 from serving.hardware import GIB
 
 MIB = 2**20
+LINEAR_PER_LAYER = 7
+"""Matrix products of a layer: q, k, v, o, gate, up, down."""
 
 
 def log(text: str, level: str = "INFO", process: str = "APIServer") -> None:
@@ -84,6 +86,7 @@ def load(setup: Setup, asked_quantization: str) -> int:
         os._exit(2)
     if fault.name == "crash_at_launch":
         die_at_launch("RuntimeError: CUDA error: an illegal memory access was encountered")
+    _check(setup, asked_quantization)
     layers = _quantize(setup, asked_quantization)
     if budget.weights + budget.context > budget.total:
         die_at_launch(out_of_memory(setup, 224 * MIB, 60 * MIB))
@@ -105,8 +108,9 @@ def load(setup: Setup, asked_quantization: str) -> int:
     return layers
 
 
-def _quantize(setup: Setup, quantization: str) -> int:
-    resolved, fault = setup.resolved, setup.sim.fault
+def _check(setup: Setup, quantization: str) -> None:
+    """Dies of what vLLM refuses before it loads anything."""
+    resolved = setup.resolved
     if resolved.max_num_batched_tokens < resolved.max_num_seqs:
         die(
             1,
@@ -117,14 +121,19 @@ def _quantize(setup: Setup, quantization: str) -> int:
     scheme = schemes.find(quantization)
     capability = setup.hardware.capability or 999
     minimum = scheme.min_capability if scheme else 0
-    if fault.name == "unsupported" or capability < minimum:
-        minimum = minimum if capability < minimum else capability + 1
+    if setup.sim.fault.name == "unsupported":
+        minimum = capability + 1
+    if capability < minimum:
         die_at_launch(
             f"ValueError: The quantization method {quantization} is not supported for the current GPU. "
             f"Minimum capability: {minimum}. Current capability: {capability}."
         )
+
+
+def _quantize(setup: Setup, quantization: str) -> int:
+    scheme = schemes.find(quantization)
     if scheme is None or scheme.weight_bits is None:
         return 0
-    layers = 0 if fault.name == "ignores_setting" else setup.shape.layers * 7
+    layers = 0 if setup.sim.fault.name == "ignores_setting" else setup.shape.layers * LINEAR_PER_LAYER
     log(f"Quantizing {layers} layers with {quantization}", process="EngineCore")
     return layers

@@ -83,10 +83,10 @@ def check(sim: Mapping[str, object]) -> list[str]:
             found.append(f"sim: {key} must be {kinds}, not {value!r}")
     if found:
         return found
-    scale, noise = sim.get("time_scale", 1.0), sim.get("noise", 0.0)
-    if not 0 < float(str(scale)) <= 100:
+    scale, noise = _number(sim.get("time_scale", 1.0)), _number(sim.get("noise", 0.0))
+    if not 0 < scale <= 100:
         found.append(f"sim: time_scale must be above 0 and at most 100, not {scale!r}")
-    if not 0 <= float(str(noise)) <= 1:
+    if not 0 <= noise <= 1:
         found.append(f"sim: noise must be between 0 and 1 (sigma of a lognormal), not {noise!r}")
     try:
         parse_fault(sim.get("fault"))
@@ -104,9 +104,9 @@ def settings(sim: Mapping[str, object]) -> SimSettings:
     return SimSettings(
         gpu=str(sim.get("gpu", "h200")),
         shape=None if shape is None else str(shape),
-        seed=int(str(sim.get("seed", 0))),
-        time_scale=float(str(sim.get("time_scale", 1.0))),
-        noise=float(str(sim.get("noise", 0.0))),
+        seed=int(_number(sim.get("seed", 0))),
+        time_scale=_number(sim.get("time_scale", 1.0)),
+        noise=_number(sim.get("noise", 0.0)),
         fault=parse_fault(sim.get("fault")),
     )
 
@@ -131,6 +131,11 @@ def parse_fault(text: object) -> Fault:
         allowed = {"N": "a whole number from 0", "S": "seconds from 0", "P": "a share from 0 to 1"}[kind]
         raise ValueError(f"fault {name}: {allowed}, not {value!r}")
     return Fault(name, number)
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, (int, float))
+    return value
 
 
 def _near(name: str, known: Mapping[str, object]) -> str:

@@ -57,6 +57,8 @@ class Vllm:
             known = environments.flags(environment)
             wanted = [part for part in _arguments(config) if part.startswith("--")]
             found += [f"vllm {version} has no flag {flag}" for flag in wanted if flag not in known]
+        if config.kv_cache_bytes and config.gpu_memory_utilization:
+            found.append("vllm: gpu_memory_utilization does nothing beside kv_cache_bytes")
         found += [f"extra_args may not set {name}" for name in config.extra_args if _plain(name) in OWNED]
         return found
 
