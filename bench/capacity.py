@@ -61,13 +61,19 @@ def answer(
     total_s: float,
     reasons: Sequence[str],
     runs: Mapping[float, tuple[Run, ...]],
+    *,
+    alone: bool = False,
+    reproducible: bool = True,
 ) -> Capacity:
-    """The interval, the verdict and its reasons from all probes; `reasons` are those that ended the search."""
+    """The interval, the verdict and its reasons from all probes; `reasons` are those of the search.
+
+    alone: the SLO is broken even by requests that are alone, so that no rate meets it. reproducible: the
+    best rate still met the SLOs at the end.
+    """
     ordered = tuple(sorted(probes, key=lambda p: p.rate_per_s))
     standings = [probe.standing for probe in ordered]
     low, high = bracket(standings)
     said = list(reasons)
-    alone = any("alone on the server" in reason for reason in reasons)
     if alone:
         low = 0.0
     wrong_order = contradiction(standings)
@@ -83,7 +89,7 @@ def answer(
     if not (narrow or alone):
         verdict = "suspect"
         said.append(_wide(low, high, resolution))
-    elif wrong_order or any(reason.startswith("not reproducible") for reason in reasons):
+    elif wrong_order or not reproducible:
         verdict = "suspect"
     estimate = capacity_estimate(standings) if not alone else None
     if estimate is not None:
@@ -99,8 +105,8 @@ def _wide(low: float | None, high: float | None, resolution: float) -> str:
     if low is None:
         return f"no rate was shown to meet the SLOs: the capacity is below {high:.4g}/s"
     return (
-        f"the interval is {high / low - 1:.1%} wide, {resolution:.1%} were asked for: more time, or a capacity "
-        "where a few more requests a second change little"
+        f"the interval is {high / low - 1:.1%} wide, {resolution:.1%} were asked for: more time, or or a "
+        "capacity where a few more requests a second change little"
     )
 
 

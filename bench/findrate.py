@@ -21,6 +21,7 @@ from bench.ratesearch import Standing
 from bench.records import Judgement, Run
 from bench.slo import Slo
 from bench.slotest import (
+    LEAST_TO_MEET,
     Decision,
     Evidence,
     Outcomes,
@@ -35,12 +36,14 @@ from serving.errors import UserError
 Measure = Callable[[float, float, int], Run]
 """(rate_per_s, duration_s, seed) -> the run. It returns when the server has nothing left to do."""
 RESOLUTION = 0.05
-ALPHA = BETA = 0.01
+ALPHA = BETA = 0.05
 FEWEST = 60
 """Requests below which how they hang together cannot be told."""
 PATIENCE = 3.0
 """Times the fewest independent requests after which a rate is left, if its end is not in sight."""
-MOST_OF_TIME = 0.15
+CLOSE = 1.1
+"""Log of estimate / limit, 3 times either way, inside of which a neighbour may be the cheaper answer."""
+MOST_OF_TIME = 0.25
 """Share of the whole time that one visit of a rate may take."""
 SPANS = 10.0
 """A stretch lasts at least so many request durations."""
@@ -52,7 +55,8 @@ CLIENT_CHECKS = frozenset(
     {"schedule_lag", "client_cpu", "hub_delay", "rate_not_reached", "above_calibration"}
 )
 SERVER_CHECKS = frozenset(
-    {"not_steady", "littles_law", "errors", "censored", "too_few_samples", "too_dependent", "server_concurrency"}
+    {"not_steady", "littles_law", "errors", "censored", "too_few_samples", "too_dependent",
+     "server_concurrency"}
 )  # fmt: skip
 """Reasons that make a run invalid as a measurement of latency, but are what an overloaded server does."""
 
@@ -124,8 +128,8 @@ class _Search:
     """The state of one search."""
 
     def __init__(
-        self, measure: Measure, slos: tuple[Slo, ...], max_s: float, resolution: float, alpha: float, beta: float,
-        seed: int, most: float, trust: Callable[[Run], Judgement], clock: Callable[[], float],
+        self, measure: Measure, slos: tuple[Slo, ...], max_s: float, resolution: float, alpha: float,
+        beta: float, seed: int, most: float, trust: Callable[[Run], Judgement], clock: Callable[[], float],
         watch: Callable[[Probe], None],
     ) -> None:  # fmt: skip
         self.measure, self.slos, self.resolution = measure, slos, resolution
@@ -134,6 +138,7 @@ class _Search:
         self.begun = clock()
         self.tested: dict[float, Tested] = {}
         self.reasons: list[str] = []
+        self.alone, self.reproducible = False, True
         self.untrusted = 0
         self.stretches = 0
         self.fewest = max(FEWEST, *(fewest_requests(slo, alpha) for slo in slos))
@@ -141,7 +146,7 @@ class _Search:
     def run(self, start_rate_per_s: float) -> Capacity:
         rate: float | None = min(start_rate_per_s, self.ceiling)
         while rate is not None and self.visit(self.tested.setdefault(rate, Tested(rate))):
-            if self._alone():
+            if self._is_alone():
                 break
             rate = ratesearch.next_rate(self.standings(), self.resolution, self.ceiling, start_rate_per_s)
         if rate is None:
@@ -149,7 +154,8 @@ class _Search:
         left = tuple(t for t in self.tested.values() if t.stretches)
         return answer(
             [_as_probe(t) for t in left], self.slos, self.resolution, self.clock() - self.begun,
-            tuple(dict.fromkeys(self.reasons)), {t.rate_per_s: tuple(t.runs) for t in left},
+            self.reasons, {t.rate_per_s: tuple(t.runs) for t in left},
+            alone=self.alone, reproducible=self.reproducible,
         )  # fmt: skip
 
     def standings(self) -> list[Standing]:
@@ -169,11 +175,19 @@ class _Search:
                 return False
             if not self._stretch(at, min(wanted, self.left_s())):
                 return self.untrusted < MOST_UNTRUSTED
-            if at.visits == 1 or self.clock() - entered > MOST_OF_TIME * self.max_s:
-                break
-            if at.binding.effective > patience and self._forecast(at) > 2 * at.requests:
+            if at.visits == 1 or self._hopeless(at, entered, patience):
                 break
         return True
+
+    def _hopeless(self, at: Tested, entered_s: float, patience: float) -> bool:
+        """Whether a decision is further off than this visit may go."""
+        left_s = MOST_OF_TIME * self.max_s - (self.clock() - entered_s)
+        if at.binding.effective < LEAST_TO_MEET or abs(at.binding.lean) > CLOSE:
+            return left_s < 0
+        needed_s = (self._forecast(at) - at.requests) / at.rate_per_s
+        return needed_s > left_s or (
+            at.binding.effective > patience and needed_s * at.rate_per_s > at.requests
+        )
 
     def _stretch(self, at: Tested, seconds: float) -> bool:
         """One run added to the evidence; False when it may not be believed."""
@@ -193,10 +207,12 @@ class _Search:
         return True
 
     def _weigh(self, stretches: Sequence[Stretch]) -> tuple[Evidence, ...]:
+        flights = [one.in_flight for one in stretches]
+
         def parts(number: int) -> list[Outcomes]:
             return [one.outcomes[number] for one in stretches]
 
-        return tuple(weigh(slo, parts(number)) for number, slo in enumerate(self.slos))
+        return tuple(weigh(slo, parts(number), flights) for number, slo in enumerate(self.slos))
 
     def _believed(self, run: Run, rate: float) -> bool:
         judgement = self.trust(run)
@@ -236,7 +252,7 @@ class _Search:
         filling = SETTLE_LATENCIES * latency_s
         return max(more / at.rate_per_s / (1 - SETTLE_SHARE), SPANS * latency_s) + filling
 
-    def _alone(self) -> bool:
+    def _is_alone(self) -> bool:
         """Whether the lowest rate breaks although its requests hardly ever meet."""
         lowest = min(
             (t for t in self.tested.values() if t.stretches), key=lambda t: t.rate_per_s, default=None
@@ -245,6 +261,7 @@ class _Search:
             return False
         if lowest.rate_per_s * max(s.latency_s for s in lowest.stretches) > IDLE:
             return False
+        self.alone = True
         self.reasons.append(f"{lowest.binding.slo} is broken by requests that are alone on the server")
         return True
 
@@ -263,13 +280,21 @@ class _Search:
             return
         again = self._weigh(best.stretches[-1:])
         if best.stretches[-1].overloaded or decide(again, self.alpha, self.beta) == "breaks":
+            self.reproducible = False
             self.reasons.append(
-                f"not reproducible: {best.rate_per_s:.4g}/s met the SLOs and breaks them at the end of the search"
+                f"not reproducible: {best.rate_per_s:.4g}/s met the SLOs, and breaks them at the end"
             )
 
 
 def _as_probe(at: Tested) -> Probe:
     return Probe(
-        at.rate_per_s, at.decision, at.requests, at.binding.over, at.seconds, len(at.stretches), at.overloaded,
-        at.found, at.visits,
-    )  # fmt: skip
+        rate_per_s=at.rate_per_s,
+        decision=at.decision,
+        requests=at.requests,
+        over_limit=at.binding.over,
+        seconds=at.seconds,
+        stretches=len(at.stretches),
+        overloaded=at.overloaded,
+        evidence=at.found,
+        visits=at.visits,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,15 @@ from bench.load.warmup import warmup
 from bench.planning import Launch, Plan
 from bench.probe import Sampler
 from bench.prompts import Prompts, prompts_for
-from bench.records import Run
+from bench.records import RequestError, Run
 from bench.results import RunFolder
 from bench.watch import Watch
 from serving.engines import engine
 from serving.errors import EngineError, Failure
 from serving.process import Server
 from serving.process import launch as start
+
+DEATH_NOTICED_S = 3.0
 
 
 def measure(plan: Plan, folder: RunFolder, watch: Watch) -> None:
@@ -104,9 +107,14 @@ def _measure_point(
 
 def _failure(server: Server, driven: Drive) -> Failure | None:
     """Why the server is no longer of use: dead, or silent on every request."""
+    errors = {record.error for record in driven.records}
+    if errors & {RequestError.CONNECT, RequestError.RESET}:
+        # Broken connections are noticed at once, the end of the process a moment later.
+        deadline = time.monotonic() + DEATH_NOTICED_S
+        while server.alive() and time.monotonic() < deadline:
+            time.sleep(0.05)
     if not server.alive():
         return server.why_dead()
-    if driven.records and not any(record.first_s is not None for record in driven.records):
+    if driven.records and errors <= {RequestError.SILENT, RequestError.TIMEOUT, RequestError.CENSORED}:
         return server.why_silent(driven.records)
     return None
-

@@ -30,8 +30,9 @@ FEWEST_FOR_FLOW = 100
 
 @dataclass(frozen=True)
 class Stretch:
-    """One run at one rate. `outcomes`: one a SLO; `in_flight`: what each request met when it came. `overloaded`: the queue grows and is over the limit.
+    """One run at one rate. `overloaded`: the queue grows and is over the limit.
 
+    outcomes  one a SLO;  in_flight  requests in the system as each one came
     seconds   how long requests were sent;  latency_s  median time in the system of completed requests
     """
 
@@ -104,7 +105,8 @@ def _gaps(view: View, slo: Slo, inside: Mask) -> Outcomes:
 def _in_flight(requests: Requests) -> Array:
     """Requests in the system as each one arrives."""
     ends = np.sort(requests.end[np.isfinite(requests.end)])
-    return np.arange(requests.planned.size) - np.searchsorted(ends, requests.planned, "right").astype(float)
+    gone: Array = np.searchsorted(ends, requests.planned, "right").astype(float)
+    return np.arange(requests.planned.size, dtype=float) - gone
 
 
 def _growing(requests: Requests, start_s: float, end_s: float) -> bool:

@@ -1,17 +1,21 @@
 """Prompts of an exact token count, no two with a common beginning unless the workload says so.
 
-With a tokenizer: prompts are made of words that are one token each wherever they stand, and every prompt
-is encoded again and counted. Without ("none"): whitespace-separated words, counted as words.
+With a tokenizer: prompts are made of words that are one token each wherever they stand. Without ("none"):
+whitespace-separated words, counted as words. Every prompt is its own two words, which no other prompt of the
+salt begins with, and then a stretch of one long verified text: so thousands are cut in a second.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import re
+from bisect import bisect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from serving.config import ServingConfig
@@ -19,6 +23,17 @@ from serving.errors import UserError
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 FEWEST_WORDS = 200
+POOL_WORDS = 1 << 15
+VERIFIED_TOKENS = 100_000
+"""Prompts up to so many tokens are all encoded again before a load; of more, a sample of so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """`text` as requests carry it; `own_at`: where the two words begin that no other has (-1: none)."""
+
+    text: str
+    own_at: int
 
 
 class Prompts:
@@ -31,6 +46,11 @@ class Prompts:
         self._tokenizer = tokenizer
         self._chat_template = chat_template
         self._special = special or {}
+        pool = _rng("pool").choices(words, k=POOL_WORDS)
+        # Twice over, so that a stretch from any word on is whole.
+        self._pool = " ".join(pool * 2)
+        self._starts = list(accumulate((len(word) + 1 for word in pool * 2), initial=0))
+        self._verified: set[bool] = set()
 
     def make(
         self,
@@ -41,17 +61,17 @@ class Prompts:
         shared: int = 0,
         blocks: Sequence[Sequence[int]] = (),
         block_tokens: int = 512,
-    ) -> list[str]:
+    ) -> list[Prompt]:
         """One prompt a length (tokens as the server will count them, template included for chat).
 
         salt: other salts give other prompts; the same gives the same. shared: so many tokens at the
         beginning are common to all. blocks: per prompt, ids of its leading prefix blocks; equal ids give
-        equal tokens. UserError where a length is below what template and special tokens take.
+        equal tokens under one salt. UserError where a length is below what template and special tokens take.
         """
         overhead = self.overhead(chat)
-        begin = random.Random(f"{salt}-shared").choices(self.words, k=max(0, shared - overhead))
-        order = random.Random(f"{salt}-first").sample(range(len(self.words)), len(self.words))
-        texts = []
+        order, rng = self.order(salt), _rng(f"{salt}-tails")
+        common = self._stretch(_rng(f"{salt}-shared"), shared - overhead)
+        made = []
         for number, length in enumerate(lengths):
             count = length - overhead
             if count < 1:
@@ -59,19 +79,39 @@ class Prompts:
                     f"a prompt of {length} tokens: template and special tokens alone take {overhead}",
                     f"input_tokens of {overhead + 1} or more",
                 )
-            first = begin
+            first = [common] if common else []
             for block in blocks[number] if number < len(blocks) else ():
-                first = first + _block(tuple(self.words), block, block_tokens)
-            # Two words give every prompt a beginning of its own, up to the square of the vocabulary.
-            own = [
-                self.words[order[number % len(order)]],
-                self.words[order[number // len(order) % len(order)]],
-            ]
-            rest = max(0, count - len(first) - len(own))
-            words = [*first, *own, *random.Random(f"{salt}-{number}").choices(self.words, k=rest)][:count]
-            texts.append(" " + " ".join(words) if self.exact else " ".join(words))
-        self._verify(texts, lengths, overhead)
-        return texts
+                first.append(self._block(f"{salt}-block-{block}", order, block_tokens))
+            head = " ".join(first)
+            left = count - (head.count(" ") + 1 if head else 0)
+            if left <= 0:
+                text, own_at = " ".join(head.split(" ")[:count]), -1
+            else:
+                own_at = len(head) + 1 if head else 0
+                pieces = [head, *own(order, number).split(" ")[:left], self._stretch(rng, left - 2)]
+                text = " ".join(piece for piece in pieces if piece)
+            # After a space each word is one token; without one, a tokenizer may read the first otherwise.
+            made.append(Prompt(" " + text, own_at + 1) if self.exact else Prompt(text, own_at))
+        self._verify([prompt.text for prompt in made], lengths, chat)
+        return made
+
+    def order(self, salt: str) -> list[str]:
+        """The words in the order in which prompts of this salt begin with them."""
+        return _rng(f"{salt}-first").sample(list(self.words), len(self.words))
+
+    def _stretch(self, rng: Random, count: int) -> str:
+        """So many words of the pool from a random one on."""
+        if count < 1:
+            return ""
+        at, rounds = rng.randrange(POOL_WORDS), count // POOL_WORDS
+        whole = [self._pool[: self._starts[POOL_WORDS] - 1]] * rounds
+        end = at + count % POOL_WORDS
+        part = [self._pool[self._starts[at] : self._starts[end] - 1]] if end > at else []
+        return " ".join(part + whole)
+
+    def _block(self, seed: str, order: list[str], count: int) -> str:
+        rng = _rng(seed)
+        return " ".join([own(order, rng.randrange(len(order) ** 2)), self._stretch(rng, count - 2)])
 
     def count(self, texts: Sequence[str]) -> list[int] | None:
         """Tokens of each text without special tokens; None without a tokenizer."""
@@ -90,15 +130,27 @@ class Prompts:
         word = " " + self.words[0]
         return len(self._tokenizer.encode(self._render(word), add_special_tokens=False).ids) - 1
 
-    def _verify(self, texts: list[str], lengths: Sequence[int], overhead: int) -> None:
-        counts = self.count(texts)
-        if counts is None:
+    def _verify(self, texts: list[str], lengths: Sequence[int], chat: bool) -> None:
+        """Encodes the pool once, then the prompts (or a sample of VERIFIED_TOKENS), as the server will."""
+        if self._tokenizer is None:
             return
-        wrong = [
-            i for i, (n, length) in enumerate(zip(counts, lengths, strict=True)) if n + overhead != length
-        ]
+        if chat not in self._verified:
+            pool = " " + self._pool[: self._starts[POOL_WORDS] - 1]
+            self._hold([pool], [POOL_WORDS + self.overhead(chat)], chat)
+            self._verified.add(chat)
+        chosen = _rng(0).sample(range(len(texts)), len(texts))
+        total = list(accumulate(lengths[i] for i in chosen))
+        chosen = chosen[: max(1, bisect(total, VERIFIED_TOKENS))]
+        self._hold([texts[i] for i in chosen], [lengths[i] for i in chosen], chat)
+
+    def _hold(self, texts: list[str], lengths: list[int], chat: bool) -> None:
+        if chat and self._chat_template is not None:
+            encoded = self._tokenizer.encode_batch([self._render(t) for t in texts], add_special_tokens=False)
+        else:
+            encoded = self._tokenizer.encode_batch(texts, add_special_tokens=not chat)
+        wrong = [(len(e.ids), n) for e, n in zip(encoded, lengths, strict=True) if len(e.ids) != n]
         if wrong:
-            found, asked = counts[wrong[0]] + overhead, lengths[wrong[0]]
+            found, asked = wrong[0]
             raise UserError(
                 f"{len(wrong)} of {len(texts)} prompts miss their length ({found} tokens instead of {asked})",
                 "this tokenizer merges across words; use --tokenizer none and read lengths from the usage",
@@ -189,13 +241,17 @@ def _from_hub(name: str, revision: str | None) -> Path:
     return Path(file).parent
 
 
-@lru_cache(maxsize=4096)
-def _block(words: tuple[str, ...], block: int, tokens: int) -> list[str]:
-    return random.Random(f"block-{block}").choices(words, k=tokens)
+def _rng(seed: object) -> Random:
+    return Random(str(seed))  # noqa: S311 -- words, not secrets
+
+
+def own(order: Sequence[str], number: int) -> str:
+    """The two words that prompt `number` of a salt begins with: all different up to len(order) squared."""
+    return f"{order[number % len(order)]} {order[number // len(order) % len(order)]}"
 
 
 def _made_up_words(count: int) -> list[str]:
-    rng = random.Random(0)
+    rng = _rng(0)
     found: dict[str, None] = {}
     while len(found) < count:
         found["".join(rng.choices(ALPHABET, k=5))] = None

@@ -89,23 +89,30 @@ def allowed_share(slo: Slo) -> float | None:
     return None if q is None else 1 - q
 
 
-def weigh(slo: Slo, parts: Sequence[Outcomes]) -> Evidence:
-    """All that was seen at one rate against one SLO; `parts` are stretches with pauses between them."""
+def weigh(slo: Slo, parts: Sequence[Outcomes], in_flight: Sequence[Array] = ()) -> Evidence:
+    """All that was seen at one rate against one SLO; `parts` are stretches with pauses between them.
+
+    in_flight: of each stretch, the requests in the system as each request came.
+    """
     parts = [part for part in parts if part.value.size]
     requests = sum(part.value.size for part in parts)
     if not requests:
         return Evidence(slo, 0, 0, math.nan, 0.0, 0.0, 0.0, 0.0)
     share = allowed_share(slo)
-    return _weigh_mean(slo, parts, requests) if share is None else _weigh_share(slo, share, parts, requests)
+    if share is None:
+        return _weigh_mean(slo, parts, requests, in_flight)
+    return _weigh_share(slo, share, parts, requests, in_flight)
 
 
-def _weigh_share(slo: Slo, allowed: float, parts: Sequence[Outcomes], n: int) -> Evidence:
+def _weigh_share(
+    slo: Slo, allowed: float, parts: Sequence[Outcomes], n: int, in_flight: Sequence[Array]
+) -> Evidence:
     over = sum(float(part.over.sum()) for part in parts)
     weight = sum(float(part.weight.sum()) for part in parts)
     share = over / weight
     # Of gaps pooled over requests (icl) this is the linearised ratio; one a request it is 0 or 1.
     series = [(part.over - share * part.weight) * n / weight for part in parts]
-    worth = n / _design_effect(series, share, parts, n)
+    worth = n / _design_effect(series, share, parts, n, in_flight)
     lost = share * worth
     stakes = [float(part.over.sum()) / float(part.weight.sum()) / allowed for part in parts]
     return Evidence(
@@ -116,35 +123,49 @@ def _weigh_share(slo: Slo, allowed: float, parts: Sequence[Outcomes], n: int) ->
     )  # fmt: skip
 
 
-def _design_effect(series: Sequence[Array], share: float, parts: Sequence[Outcomes], n: int) -> float:
+def _design_effect(
+    series: Sequence[Array], share: float, parts: Sequence[Outcomes], n: int, in_flight: Sequence[Array]
+) -> float:
     """Variance of the share over that of independent requests; at least 1.
 
     A few requests over the limit tell nothing of how they cluster: until there are CLUSTERS bursts of them
-    that of the slowest fiftieth (twentieth, tenth) stands in; in a queue, the further out the shorter it is.
-    Where nearly all are over it is that of the slower half.
+    two others stand in, that of the slowest requests and that of the fullest moments of the server.
     """
     binomial = share * (1 - share)
     spread = sum(float(part @ part) for part in series) / n
     effect = max(1.0, correlation_time(series) * spread / binomial) if binomial > 0 else 1.0
     if min(share, 1 - share) * n / effect >= CLUSTERS:
         return effect
-    values = np.concatenate([part.value for part in parts])
-    stand_in = effect
-    for q in TAILS if share < 0.5 else (0.5,):
+    slowest = tail_time([part.value for part in parts], TAILS if share < 0.5 else (0.5,))
+    return max(effect, slowest, tail_time(in_flight))
+
+
+def tail_time(parts: Sequence[Array], shares: Sequence[float] = TAILS) -> float:
+    """Correlation time of being above the 98th percentile, or above a lower one until bursts are enough.
+
+    The further out the shorter it is in a queue, so that it is on the safe side for a limit beyond all seen.
+    """
+    parts = [part for part in parts if part.size]
+    if not parts:
+        return 1.0
+    values = np.concatenate(parts)
+    found = 1.0
+    for q in shares:
         level = float(np.quantile(values, q, method="inverted_cdf"))
-        stand_in = correlation_time([(part.value > level).astype(float) for part in parts], centre=True)
-        if (1 - q) * n / stand_in >= 2 * CLUSTERS:
+        above = [(part > level).astype(float) for part in parts]
+        found = correlation_time(above, centre=True)
+        if sum(float(part.sum()) for part in above) / found >= 2 * CLUSTERS:
             break
-    return max(effect, stand_in)
+    return found
 
 
-def _weigh_mean(slo: Slo, parts: Sequence[Outcomes], n: int) -> Evidence:
+def _weigh_mean(slo: Slo, parts: Sequence[Outcomes], n: int, in_flight: Sequence[Array]) -> Evidence:
     values = np.concatenate([part.value for part in parts])
     over = int((values > slo.limit).sum())
     mean = float(values.mean())
     if not math.isfinite(mean):
         return Evidence(slo, n, over, math.inf, 0.0, -math.inf, 0.0, math.inf)
-    worth = n / correlation_time([part.value - mean for part in parts])
+    worth = n / max(correlation_time([part.value - mean for part in parts]), tail_time(in_flight))
     spread = float(values.std())
     lean = math.log(mean / slo.limit) if mean > 0 else -math.inf
     apart = (slo.limit - mean) / max(spread, 1e-9 * slo.limit)
@@ -156,11 +177,11 @@ def _weigh_mean(slo: Slo, parts: Sequence[Outcomes], n: int) -> Evidence:
 
 
 def _either(by_requests: float, worth: float, stakes: Sequence[float]) -> float:
-    """log of the mean of two kinds of evidence against the SLO: by effective requests, and by stretches.
+    """log of the mean of two kinds of evidence against the SLO: by effective requests, by whole stretches.
 
-    `stakes`: of each stretch, its share over the limit (or its mean) over what is allowed. Where the SLO is met
-    that is 1 or less on average, whatever hangs together inside a stretch, as each begins with an empty
-    server; so the capital of one who stakes a part of it on every stretch rarely grows (Shafer and Vovk 2019).
+    `stakes`: of each stretch, its share over the limit (or its mean) over what is allowed. Where the SLO is
+    met that is 1 or less on average, whatever hangs together inside a stretch, as each begins with an empty
+    server; so who stakes a part of his capital on every stretch rarely grows rich (Shafer and Vovk 2019).
     """
     logs = [sum(math.log(1 - part + part * stake) for stake in stakes) for part in (0.25, 0.5, 0.75, 0.95)]
     logs = [value - math.log(2 * len(logs)) for value in logs]

@@ -3,7 +3,8 @@
 Ramp: cut by MSER truncation on requests in flight, output tokens a second, time to first token and, where
 they were sampled, the server's running and waiting requests and its KV-cache use: the latest cut counts.
 In a closed loop the window also begins no earlier than nine tenths of the usual concurrency (after the rule
-of SGLang's bench_serving), in an open loop no earlier than one request duration: until then it fills. Drain: everything after the last planned departure is left out.
+of SGLang's bench_serving), in an open loop no earlier than one request duration: until then it fills.
+Drain: everything after the last planned departure is left out.
 """
 
 from __future__ import annotations

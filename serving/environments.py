@@ -198,7 +198,7 @@ def _mend(environment: Environment) -> None:
 def _prove(environment: Environment) -> None:
     program, *arguments = PROOF[environment.name]
     said = _run(environment, [str(environment.folder / program), *arguments], "the first start")
-    known = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]*", said)))
+    known = sorted(set(re.findall(r"(?<![\w-])--(?:[a-z][a-z0-9_-]*)?[a-z0-9](?![\w-])", said)))
     (environment.folder / FLAGS).write_text("\n".join(known), encoding="utf-8")
 
 

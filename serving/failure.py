@@ -25,11 +25,15 @@ DETAIL_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Rule:
-    """A cause, the log text that shows it, and what to do. `OOM_LAUNCH` becomes `OOM_LOAD` under load."""
+    """A cause, the log text that shows it, and what to do. `OOM_LAUNCH` becomes `OOM_LOAD` under load.
+
+    `launch_only`: under load the same words come from requests, and say nothing about the server.
+    """
 
     kind: FailureKind
     pattern: str
     hint: str
+    launch_only: bool = False
 
 
 MEMORY_HINT = "lower max_model_len, max_num_seqs or kv_cache_bytes, or quantize the weights"
@@ -39,12 +43,12 @@ RULES: tuple[Rule, ...] = (
         FailureKind.PORT_TAKEN,
         r"address already in use|Errno 98|EADDRINUSE|only one usage of each socket address",
         "another process listens there; leave the port to servetune",
+        launch_only=True,
     ),
     Rule(
         FailureKind.OOM_LAUNCH,
         r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
-        r"|HIP out of memory|DefaultCPUAllocator: can't allocate memory|Cannot allocate memory|MemoryError\b"
-        r"|out-of-memory",
+        r"|HIP out of memory|DefaultCPUAllocator: can't allocate memory|Cannot allocate memory|MemoryError\b",
         MEMORY_HINT,
     ),
     Rule(
@@ -59,12 +63,14 @@ RULES: tuple[Rule, ...] = (
         r"(?m)^.*(error: (unrecognized arguments|argument |ambiguous option|the following arguments)"
         r"|No such option|Invalid value for|Got unexpected extra argument|invalid choice).*$",
         "the engine's own parser refused the command line; servetune-flags.txt beside it lists its flags",
+        launch_only=True,
     ),
     Rule(
         FailureKind.UNSUPPORTED,
         r"Failed to find a kernel|No compiled .* kernel|has no attribute '(cutlass|marlin|gptq|awq)[^']*'"
         r"|'_OpNamespace' '_C' object has no attribute|Could not run '[^']+' with arguments from the"
-        r"|_C::\w+\(\) expected at most 0 argument|no kernel image is available|not implemented for '(Half|BFloat16|Float8|Char)",
+        r"|_C::\w+\(\) expected at most 0 argument|no kernel image is available"
+        r"|not implemented for '(Half|BFloat16|Float8|Char)",
         "this build of the engine lacks the kernel on this device; serving/support.py lists what works",
     ),
     Rule(
@@ -75,17 +81,30 @@ RULES: tuple[Rule, ...] = (
         r"|Invalid `?repository ID|requires (the )?bitsandbytes|Please install (the )?\S*bitsandbytes"
         r"|No module named 'bitsandbytes'|ImportError: (Using|Loading) .*(bitsandbytes|bnb)",
         "choose another quantization, dtype or engine version: serving/support.py lists what works",
+        launch_only=True,
     ),
     Rule(
         FailureKind.UNSUPPORTED,
-        r"(?m)^\s*Value error, .*$",
+        r"(?m)^ *Value error, .*$",
         "the engine refused this setting or combination of settings",
+        launch_only=True,
     ),
     Rule(
         FailureKind.UNSUPPORTED,
         r"ValidationError: \d+ validation errors? for|NotImplementedError"
         r"|ValueError: .*(not supported|unsupported|must be|should be|is greater than the derived|cannot be)",
         "the engine refused this setting or combination of settings",
+        launch_only=True,
+    ),
+    Rule(
+        FailureKind.KILLED,
+        r"died unexpectedly \(exit code: -(9|15)\)",
+        "something else on this machine ended a process of the engine",
+    ),
+    Rule(
+        FailureKind.CRASH,
+        r"(Worker proc|Engine core proc|EngineCore) ?\S* died unexpectedly",
+        "one of its processes ended without a word: killed from outside, or a crash in native code",
     ),
 )
 
@@ -150,7 +169,7 @@ def _cause(
     if out_of_host_memory and (exit_code is None or exit_code != 0):
         return oom, "the kernel ended it: the machine ran out of memory", MEMORY_HINT
     for rule in RULES:
-        if phase == "load" and rule.kind in (FailureKind.PORT_TAKEN, FailureKind.BAD_FLAG):
+        if phase == "load" and rule.launch_only:
             continue
         found = re.search(rule.pattern, log)
         if found:
@@ -178,7 +197,7 @@ def _last_error(log: str, exit_code: int | None) -> str:
     named = [
         line
         for line in re.findall(r"(?m)^.*?\b(\w+(?:Error|Exception|Interrupt)\b: ?.*)$", log)
-        if "See root cause above" not in line
+        if not re.search(r"See (root cause|stack trace)|EngineDeadError", line)
     ]
     how = "it is gone" if exit_code is None else f"exit status {exit_code}"
     if exit_code is not None and exit_code < 0:

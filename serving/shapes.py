@@ -126,6 +126,8 @@ SHAPES: dict[str, Shape] = {
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 """`model_type` of a config.json whose layers are those of Shape."""
+NEEDED = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
+OPTIONAL = ("num_key_value_heads", "head_dim", "max_position_embeddings")
 
 
 def find(name: str | None) -> Shape | None:
@@ -160,12 +162,13 @@ def of_config(name: str, config: Mapping[str, Any]) -> tuple[Shape | None, str]:
     kind = config.get("model_type")
     if kind not in KNOWN:
         return None, f"model_type {kind!r} has another structure; known: {', '.join(KNOWN)}"
-    needed = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
-    numbers = {key: config.get(key) for key in needed}
-    wrong = [key for key, value in numbers.items() if type(value) is not int or value < 1]
+    wrong = [key for key in NEEDED if not _positive(config.get(key))]
+    wrong += [key for key in OPTIONAL if config.get(key) is not None and not _positive(config[key])]
     if wrong:
         return None, f"no positive number for {', '.join(wrong)}"
     heads = int(config["num_attention_heads"])
+    if not config.get("head_dim") and heads > int(config["hidden_size"]):
+        return None, f"hidden_size {config['hidden_size']} is below num_attention_heads {heads}"
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
     return Shape(
         name=name,
@@ -182,6 +185,10 @@ def of_config(name: str, config: Mapping[str, Any]) -> tuple[Shape | None, str]:
         qkv_bias=kind == "qwen2",
         qk_norm=kind == "qwen3",
     ), ""
+
+
+def _positive(value: object) -> bool:
+    return type(value) is int and value >= 1
 
 
 def _with_disk(shape: Shape, folder: Path, config: Mapping[str, Any]) -> Shape:

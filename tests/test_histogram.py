@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import open_loop
 
@@ -66,6 +66,7 @@ def test_nothing_sampled_nothing_said():
     assert served(view) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.0005, 20), min_size=1, max_size=80), st.sampled_from([0.5, 0.9]))
 def test_the_bucket_holds_the_quantile(values, q):
     run = replace(open_loop(requests=1), samples=tuple(exposed("x", values)))

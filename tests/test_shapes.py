@@ -105,6 +105,8 @@ def test_a_quantized_folder_says_so(tmp_path: Path) -> None:
         ({"num_hidden_layers": -3}, "num_hidden_layers"),
         ({"vocab_size": "many"}, "vocab_size"),
         ({"intermediate_size": True}, "intermediate_size"),
+        ({"max_position_embeddings": "8k"}, "max_position_embeddings"),
+        ({"hidden_size": 8}, "below num_attention_heads"),
     ],
 )
 def test_what_is_not_known_is_not_guessed(tmp_path: Path, changes: dict[str, object], says: str) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import ar1
 
@@ -22,6 +22,7 @@ from bench.statistics import (
 FINITE = st.floats(min_value=-1e6, max_value=1e6)
 
 
+@settings(deadline=None)
 @given(st.lists(FINITE, min_size=1, max_size=200), st.sampled_from([0.5, 0.9, 0.95, 0.99, 1.0]))
 def test_nearest_rank_is_a_value_with_enough_below_and_not_too_many(values, q):
     found = percentile(np.array(values), q)
@@ -108,6 +109,7 @@ def test_effective_size_follows_the_autocorrelation(phi, least, most):
     assert least <= float(np.median(shares)) <= most  # theory: (1 - phi) / (1 + phi) = 1, 0.11, 0.026
 
 
+@settings(deadline=None)
 @given(st.lists(FINITE, min_size=1, max_size=300))
 def test_effective_size_is_between_one_and_n(values):
     assert 1 <= effective_size(np.array(values)) <= len(values)
@@ -124,6 +126,7 @@ def test_mser_cuts_a_ramp_and_leaves_steady_data_alone():
     assert float(np.median(kept)) >= 0.9
 
 
+@settings(deadline=None)
 @given(st.lists(FINITE, min_size=0, max_size=120))
 def test_mser_never_cuts_more_than_half(values):
     assert 0 <= mser(np.array(values)) <= len(values) / 2

@@ -208,7 +208,7 @@ class _Sequential:
 
 
 def _drawn(task: Task, settings: Accuracy) -> list[Item]:
-    return drawn(task.items(), settings.split, settings.items)
+    return drawn(task.items(), settings.split, settings.limit(task.name))
 
 
 def _scores(task: Task, items: Sequence[Item], folder: Path, rejected_at: int | None) -> TaskResult:

@@ -102,7 +102,8 @@ def _short(answer: Answer) -> dict[str, Any]:
 
 
 def _answer(plain: dict[str, Any]) -> Answer:
-    return Answer(**{key: tuple(value) if key in _TUPLES else value for key, value in plain.items()})
+    fields: dict[str, Any] = {k: tuple(v) if k in _TUPLES else v for k, v in plain.items()}
+    return Answer(**fields)
 
 
 def _whole_bytes(path: Path) -> int:

@@ -103,7 +103,7 @@ class LmEvalTask:
             "task": self.task,
             "include": str(self.file.parent) if self.file else None,
             "chat": self.chat,
-            "items": settings.items,
+            "items": settings.limit(self.name),
             "split": settings.split,
             "samples": str(samples),
         }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.accuracy.answers import named
 from bench.accuracy.facts import Choices
-from bench.accuracy.task import ONE_PASS, Answer, Ask, Item, Measures, Need, Pass, Score
+from bench.accuracy.task import ONE_PASS, Answer, Ask, Item, Measures, Need, Pass, Score, Task
 from serving.errors import UserError
 
 
@@ -50,7 +50,7 @@ class OwnAnswers:
         return named(next(iter(answers.values()))[0].text, item)
 
 
-def read(file: Path) -> OwnChoices | OwnAnswers:
+def read(file: Path) -> Task:
     """The task in `file`. UserError with file and line for the first thing wrong."""
     items: list[Item] = []
     kinds = set()

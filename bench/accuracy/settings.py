@@ -26,13 +26,14 @@ def floor_share(value: object) -> float:
     return share
 
 
+Items = Annotated[int, Field(ge=1)]
 Share = Annotated[float, BeforeValidator(floor_share)]
 
 
 class Accuracy(BaseModel):
     """The floor and how it is tested; every share is a share of the baseline's own score.
 
-    `items`: most items of one task. `within_s`: stop asking after this long and judge what is there.
+    `items`: most items of one task, or of each by name (`{facts: 1000}`; no limit for the others). `within_s`: stop asking after this long and judge what is there.
     `split`: `screen` while searching, `certify` (held-out items) for finalists, `all` otherwise.
     `baseline`: settings that single out the baseline among the configurations; default: the first.
     `aa`: evaluate the baseline twice, so that tripwires know its own noise.
@@ -45,7 +46,7 @@ class Accuracy(BaseModel):
     tasks: Annotated[
         tuple[str, ...], Field(min_length=1), BeforeValidator(lambda v: [v] if isinstance(v, str) else v)
     ] = ("quick",)
-    items: Annotated[int | None, Field(ge=1)] = None
+    items: Items | dict[str, Items] | None = None
     within_s: Seconds | None = None
     split: Split = "all"
     stability_floor: Share = 0.95
@@ -61,3 +62,7 @@ class Accuracy(BaseModel):
     stop_early: Annotated[bool, Field(description="stop when the sequential test rejects")] = True
     request_timeout_s: Seconds = 120.0
     concurrency: Annotated[int | None, Field(ge=1, description="default: the workload's")] = None
+
+    def limit(self, task: str) -> int | None:
+        """Most items of this task; None: all of them."""
+        return self.items.get(task) if isinstance(self.items, dict) else self.items

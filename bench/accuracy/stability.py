@@ -83,18 +83,18 @@ class Repeats:
         )
 
 
+KINDS: dict[str, tuple[str, type]] = {
+    "name": ("string", str),
+    "topic": ("string", str),
+    "count": ("integer", int),
+    "confirmed": ("boolean", bool),
+}
 SCHEMA = {
     "type": "object",
-    "properties": {
-        "name": {"type": "string"},
-        "topic": {"type": "string"},
-        "count": {"type": "integer"},
-        "confirmed": {"type": "boolean"},
-    },
-    "required": ["name", "topic", "count", "confirmed"],
+    "properties": {key: {"type": kind} for key, (kind, _) in KINDS.items()},
+    "required": list(KINDS),
     "additionalProperties": False,
 }
-_TYPES: dict[str, type] = {"string": str, "integer": int, "boolean": bool}
 
 
 class Structured:
@@ -129,10 +129,9 @@ def valid(text: str) -> bool:
         found = json.loads(text)
     except ValueError:
         return False
-    if not isinstance(found, dict) or found.keys() != set(SCHEMA["required"]):
+    if not isinstance(found, dict) or found.keys() != KINDS.keys():
         return False
-    kinds = {key: value["type"] for key, value in SCHEMA["properties"].items()}  # type: ignore[attr-defined]
-    return all(type(found[key]) is _TYPES[kind] for key, kind in kinds.items())
+    return all(type(found[key]) is kind for key, (_, kind) in KINDS.items())
 
 
 class Temperature:

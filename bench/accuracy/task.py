@@ -110,11 +110,16 @@ ONE_PASS = (Pass(),)
 class Task(Protocol):
     """What a row of TASKS is. `chance` is the share that guessing gets right; 0 for free text."""
 
-    name: str
-    measures: Measures
-    needs: frozenset[Need]
-    chance: float
-    passes: Sequence[Pass]
+    @property
+    def name(self) -> str: ...
+    @property
+    def measures(self) -> Measures: ...
+    @property
+    def needs(self) -> frozenset[Need]: ...
+    @property
+    def chance(self) -> float: ...
+    @property
+    def passes(self) -> Sequence[Pass]: ...
 
     def items(self) -> Sequence[Item]:
         """Every item, always the same ones in the same order."""

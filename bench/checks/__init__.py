@@ -26,7 +26,6 @@ CHECKS: dict[str, Callable[[Case], Finding | None]] = {
     "too_dependent": steadiness.too_dependent,
     "not_steady": steadiness.not_steady,
     "littles_law": steadiness.littles_law,
-    "server_concurrency": steadiness.server_concurrency,
     "errors": answers.errors,
     "censored": answers.censored,
     "output_length": answers.output_length,

@@ -98,7 +98,7 @@ def no_usage(case: Case) -> Finding | None:
 
 
 def token_counts(case: Case) -> Finding | None:
-    """Usage against our own count of the text: beyond max(2, 1%) they disagree."""
+    """Usage against our own count of the text: answers beyond max(2, 1%), and their sums."""
     pairs = np.array(
         [
             (r.output_tokens, r.counted_output_tokens)
@@ -115,11 +115,13 @@ def token_counts(case: Case) -> Finding | None:
     if share <= limits.count_requests:
         return None
     told, counted = pairs.sum(axis=0)
-    off = abs(told - counted) / max(told, counted)
+    off = counted / told - 1
+    if -limits.count_fewer <= off <= limits.count_more:
+        return None
     return Finding(
-        "invalid" if off > 1 - limits.length_low else "suspect",
-        f"usage and our tokenizer disagree on {share:.1%} of the answers: {told:,.0f} against {counted:,.0f} "
-        "tokens",
+        "invalid" if abs(off) > limits.count_invalid else "suspect",
+        f"our tokenizer counts {off:+.1%} against usage ({counted:,.0f} to {told:,.0f} tokens); "
+        f"{share:.0%} of the answers disagree",
         "check that --tokenizer is the model's own; else the server counts wrongly: report it there",
     )
 

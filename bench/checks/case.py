@@ -11,9 +11,10 @@ from bench.view import View
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where `suspect` begins and where `invalid`. Shares are 0 to 1; `_of_ttft` relative to median TTFT."""
+    """Where `suspect` begins and where `invalid`. `_of_ttft`: of the same percentile of TTFT."""
 
     lag_ms: float = 10.0  # inference-perf docs: a schedule delay beyond 10 ms is the client's fault
+    lag_median_ms: float = 3.0
     lag_of_ttft: float = 0.10
     lag_invalid_of_ttft: float = 0.50
     client_cpu: float = 0.80
@@ -45,6 +46,9 @@ class Thresholds:
     count_tokens: int = 2  # AIPerf usage discrepancy: above max(2, 1%)
     count_share: float = 0.01
     count_requests: float = 0.01
+    count_more: float = 0.01  # text of more tokens than usage says: the server counts too few
+    count_fewer: float = 0.05  # fewer: forced lengths hide special tokens in the text (2% on vLLM, measured)
+    count_invalid: float = 0.10
     foreign_requests: float = 0.01
     throttled: float = 0.01
 

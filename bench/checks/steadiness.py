@@ -88,24 +88,3 @@ def littles_law(case: Case) -> Finding | None:
         f"requests in flight are {ratio:.2f} times what rate and latency say (Little's law)",
         "measure longer; if it stays, stamps or records are wrong: report it with the run's folder",
     )
-
-
-def server_concurrency(case: Case) -> Finding | None:
-    """The server's own count of requests (running and waiting) against ours, over the window."""
-    from bench.throughput import concurrency_mean
-
-    running, waiting = case.view.telemetry.server("running"), case.view.telemetry.server("waiting")
-    window, ours = case.view.window, concurrency_mean(case.view)
-    if running is None or waiting is None or window.whole or not ours or ours < 4:
-        return None
-    inside = [series.between(window.start_s, window.end_s).value for series in (running, waiting)]
-    if min(values.size for values in inside) < 20:
-        return None
-    theirs = float(sum(values.mean() for values in inside))
-    return graded(
-        abs(theirs / ours - 1),
-        2 * case.limits.little,
-        2 * case.limits.little_invalid,
-        f"the server held {theirs:.1f} requests on average, the client had {ours:.1f} in flight",
-        "requests wait between client and server (a proxy, a connection limit), or others use the server",
-    )

@@ -40,12 +40,12 @@ def show(folder: RunFolder, json: str | None) -> int:
     scenario = scenariofile.load(folder.path / "scenario.yaml")
     found = list(outcomes(folder, scenario))
     ranked = jobs(found)
+    for path in (*summary.write(folder, found), page.write(folder, scenario, found, ranked)):
+        print(f"wrote {path}", file=sys.stderr)
     if json:
         write_json(as_json(folder.path, found), json)
     if json != "-":
         terminal.show(scenario, found, ranked, folder.path)
-    for path in (*summary.write(folder, found), page.write(folder, scenario, found, ranked)):
-        print(f"wrote {path}", file=sys.stderr)
     return 0 if any(o.judgement.verdict != "invalid" for o in found) else 1
 
 

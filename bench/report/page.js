@@ -108,19 +108,20 @@ function ticks(low, high) { // 1, 2, 5, 10, ... around what is shown
     for (const step of [1, 2, 5]) found.push(Number(`${step}e${power}`));
   return found.filter((v) => v >= low / 2.5 && v <= high * 2.5);
 }
+const faint = (colour) => `${colour}55`;
 function drawCurves() {
   const node = $("#curves-plot"), form = $("#curves-controls"), x = form.x.value, y = form.y.value, by = form.colour.value;
   const all = data.candidates.filter((c) => String(c.job) === form.job.value).map((c) => ({ c, x: value(c, x), y: value(c, y) }))
     .filter((p) => Number.isFinite(p.x) && Number.isFinite(p.y));
   if (!all.length) return nothing(node, "No point of this job has both figures: too few samples, or all failed.");
   const groups = [...new Set(data.candidates.map((c) => c.at[by]))], palette = colours(), traces = [];
-  const seen = new Set();
+  const seen = new Set(), many = new Set(all.map((p) => p.c.config)).size > 12; // a crowd is drawn finer
   for (const config of new Set(all.map((p) => p.c.config))) {
     const own = all.filter((p) => p.c.config === config).sort((a, b) => a.c.pushed - b.c.pushed);
     const group = own[0].c.at[by], index = groups.indexOf(group), colour = palette[index % palette.length];
     const symbol = SYMBOLS[index % SYMBOLS.length], simulated = own[0].c.simulated;
     traces.push({ x: own.map((p) => p.x), y: own.map((p) => p.y), mode: "lines+markers", name: escaped(group + (by === "engine" && simulated ? " (simulated)" : "")), legendgroup: group, showlegend: !seen.has(group),
-      line: { color: colour, width: 1.5, dash: simulated ? "dot" : "solid" }, marker: { color: colour, size: 9, symbol: own.map((p) => (believed(p.c) ? symbol : `${symbol}-open`)) },
+      line: { color: many ? faint(colour) : colour, width: many ? 1 : 1.5, dash: simulated ? "dot" : "solid" }, marker: { color: colour, size: many ? 6 : 9, symbol: own.map((p) => (believed(p.c) ? symbol : `${symbol}-open`)) },
       text: own.map((p) => `${escaped(p.c.name)}<br>${escaped(p.c.push)} · ${escaped(p.c.mark)}${p.c.simulated ? " · SIMULATED" : ""}<br>${escaped(shown(x))}: ${number(p.x)}<br>${escaped(shown(y))}: ${number(p.y)}`), hoverinfo: "text" });
     seen.add(group);
   }
@@ -202,7 +203,7 @@ function open(candidate, chosen = candidate.points[0]) {
   if (point.slos.length) root.append(make("p", {}, "SLOs: " + point.slos.map(([text, state]) => `${text} ${state}`).join(" · ")));
   const plots = make("div", { class: "pair" });
   root.append(plots);
-  root.append(make("h3", {}, "Metrics"), make("p", { class: "note" }, "Point at a name for its definition."), metricTable(point));
+  root.append(make("h3", {}, "Metrics"), make("p", { class: "note" }, "Point at a name to see where its definition comes from."), metricTable(point));
   root.append(make("h3", {}, "Settings asked for"), pairs(point.settings), make("h3", {}, "The server's own account"), pairs(point.effective), make("h3", {}, "Load"), pairs(point.load));
   for (const note of point.notes) root.append(make("p", { class: "note" }, `note: ${note}`));
   const dialog = $("#point");
@@ -239,7 +240,9 @@ $("#point").addEventListener("click", (event) => { if (event.target === event.cu
 // ---- begin
 const latency = ofKind((m) => m.unit === "ms" && /^(ttft|tpot|e2e|icl|itl)_(p\d+|mean)_ms$/.test(m.name) && withValues(m));
 const speed = ofKind((m) => ["output_token_throughput_per_s", "request_throughput_per_s", "goodput_per_s", "total_token_throughput_per_s"].includes(m.name) && withValues(m));
-const wanted = Object.keys(data.slos).find((name) => latency.some(([key]) => key === name)) || ["ttft_p99_ms", "ttft_p90_ms", "ttft_p50_ms"].find((name) => latency.some(([key]) => key === name));
+const common = (name) => { const some = data.candidates.filter(believed); return 2 * some.filter((c) => Number.isFinite(value(c, name))).length > some.length; };
+const wanted = [...Object.keys(data.slos), "ttft_p99_ms", "ttft_p95_ms", "ttft_p90_ms", "ttft_p50_ms", "ttft_mean_ms", "e2e_p50_ms", "e2e_mean_ms"]
+  .find((name) => latency.some(([key]) => key === name) && common(name)); // what most can show
 function begin() {
   const curves = $("#curves-controls"), map = $("#map-controls"), bars = $("#bars-controls");
   for (const form of [curves, map, bars]) { choices(form.job, jobs); form.addEventListener("submit", (event) => event.preventDefault()); }

@@ -227,21 +227,27 @@ def _doubts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def _failures(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Failures that are the same but for the load, together."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    """Failures of one kind and cause together; in each, a case a config and launch with its loads."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for o in outcomes:
-        failure = o.run.failure
+        failure, config, load = o.run.failure, o.run.point.config, o.run.point.load
         if failure is None:
             continue
-        same = (failure.kind, o.run.point.config.key, failure.detail, o.run.launch)
-        entry = found.setdefault(
-            same, {"failure": failure, "name": words.config_text(o.run.point.config, names),
-                   "launch": o.run.launch, "loads": [],
-                   "settings": failure.settings or o.run.point.config.settings}
-        )  # fmt: skip
-        load = o.run.point.load
-        entry["loads"].append(f"{load.workload} {load.input_tokens}→{load.output_tokens} {push(load)}")
-    return list(found.values())
+        same = (failure.kind.value, failure.detail, failure.hint)
+        entry = found.setdefault(same, {"failure": failure, "cases": {}, "points": 0})
+        entry["points"] += 1
+        case = entry["cases"].setdefault(
+            (config.key, o.run.launch),
+            {
+                "name": words.config_text(config, names),
+                "launch": o.run.launch,
+                "loads": [],
+                "log_tail": failure.log_tail,
+                "settings": failure.settings or config.settings,
+            },
+        )
+        case["loads"].append(f"{load.workload} {load.input_tokens}→{load.output_tokens} {push(load)}")
+    return sorted(found.values(), key=lambda entry: -entry["points"])
 
 
 def _configs(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Mapping[str, Any]]:

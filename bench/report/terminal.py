@@ -127,12 +127,16 @@ def columns_for(job: Job, outcomes: Sequence[Outcome]) -> list[Column]:
 
 
 def _percentile(series: str, job: Job, outcomes: Sequence[Outcome]) -> str:
-    """That of the SLO on this latency; else the highest that at least one candidate has samples for."""
+    """That of the SLO on this latency; else the highest that most of the candidates have samples for."""
     for slo, _ in outcomes[0].slos if outcomes else ():
         if slo.metric == series and slo.statistic:
             return slo.statistic
-    known = ("p99", "p95", "p90")
-    return next((p for p in known if any(c.value(f"{series}_{p}_ms") for c in job.candidates)), "p50")
+    measured = [c for c in job.candidates if c.standing != "failed"]
+
+    def common(name: str) -> bool:
+        return 2 * sum(c.value(f"{series}_{name}_ms") is not None for c in measured) > len(measured)
+
+    return next((name for name in ("p99", "p95", "p90") if common(name)), "p50")
 
 
 def _failures(out: Console, outcomes: Sequence[Outcome], names: Sequence[str]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import json
 import select
 import selectors
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
