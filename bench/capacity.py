@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bench.ratesearch import Standing, bracket, capacity_estimate, contradiction
-from bench.records import Run, Verdict
+from bench.records import Verdict
 from bench.slo import Slo
 from bench.slotest import Decision, Evidence
 
@@ -40,7 +40,7 @@ class Capacity:
     interval      (highest rate that meets, lowest that breaks) in requests/s; None: there is none
     estimate_per_s  where a monotone curve through all rates crosses the limits: likely, not shown
     verdict       ok: the interval is as narrow as asked; suspect: wider, or see reasons; invalid: nothing
-                  was shown. Data of each rate are in `runs`.
+                  was shown.
     """
 
     rate_per_s: float | None
@@ -51,7 +51,6 @@ class Capacity:
     probes: tuple[Probe, ...]
     total_s: float
     reasons: tuple[str, ...]
-    runs: Mapping[float, tuple[Run, ...]] = field(default_factory=dict, repr=False)
 
 
 def answer(
@@ -60,7 +59,6 @@ def answer(
     resolution: float,
     total_s: float,
     reasons: Sequence[str],
-    runs: Mapping[float, tuple[Run, ...]],
     *,
     alone: bool = False,
     reproducible: bool = True,
@@ -83,7 +81,7 @@ def answer(
         )
     if low is None and high is None:
         said = said or ["no rate could be decided"]
-        return Capacity(None, None, (None, None), "invalid", tuple(slos), ordered, total_s, tuple(said), runs)
+        return Capacity(None, None, (None, None), "invalid", tuple(slos), ordered, total_s, tuple(said))
     verdict: Verdict = "ok"
     narrow = low is not None and high is not None and high <= low * (1 + resolution) * (1 + 1e-6)
     if not (narrow or alone):
@@ -95,7 +93,7 @@ def answer(
     if estimate is not None:
         estimate = min(max(estimate, low or 0.0), high or math.inf)
     return Capacity(
-        low, estimate, (low, high), verdict, tuple(slos), ordered, total_s, tuple(dict.fromkeys(said)), runs
+        low, estimate, (low, high), verdict, tuple(slos), ordered, total_s, tuple(dict.fromkeys(said))
     )  # fmt: skip
 
 

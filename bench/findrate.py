@@ -4,6 +4,7 @@ the lowest shown to break them.
 Each rate is tested sequentially (`bench.slotest`) and left as soon as the evidence decides, or when it
 will not soon: a rate close to the capacity cannot be decided at any price, so its two neighbours are.
 Nothing is measured twice: what was seen at a rate is kept, and added to when the search comes back to it.
+Who wants the raw runs too keeps them in `measure`.
 """
 
 from __future__ import annotations
@@ -67,7 +68,6 @@ class Tested:
 
     rate_per_s: float
     stretches: list[Stretch] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
     found: tuple[Evidence, ...] = ()
     decision: Decision = "undecided"
     seconds: float = 0.0
@@ -154,8 +154,7 @@ class _Search:
         left = tuple(t for t in self.tested.values() if t.stretches)
         return answer(
             [_as_probe(t) for t in left], self.slos, self.resolution, self.clock() - self.begun,
-            self.reasons, {t.rate_per_s: tuple(t.runs) for t in left},
-            alone=self.alone, reproducible=self.reproducible,
+            self.reasons, alone=self.alone, reproducible=self.reproducible,
         )  # fmt: skip
 
     def standings(self) -> list[Standing]:
@@ -197,7 +196,6 @@ class _Search:
         at.seconds += self.clock() - before
         if not self._believed(run, at.rate_per_s):
             return False
-        at.runs.append(run)
         at.stretches.append(stretch(run, self.slos))
         at.found = self._weigh(at.stretches)
         if at.decision == "undecided":
@@ -215,9 +213,13 @@ class _Search:
         return tuple(weigh(slo, parts(number), flights) for number, slo in enumerate(self.slos))
 
     def _believed(self, run: Run, rate: float) -> bool:
+        if run.failure is None and not any(r.first_s is not None or r.ok for r in run.records):
+            self.untrusted = MOST_UNTRUSTED
+            self.reasons.append(f"the server answered no request at {rate:.4g}/s: see its log")
+            return False
         judgement = self.trust(run)
         bad = [r for r in judgement.reasons if r.verdict == "invalid" and r.check not in SERVER_CHECKS]
-        if judgement.verdict != "invalid" or not bad:
+        if not bad:
             return True
         self.untrusted += 1
         if bad[0].check in CLIENT_CHECKS:
@@ -246,7 +248,7 @@ class _Search:
             again = max(first, at.stretches[-1].requests)
             breaking = at.binding.lean > 0
             more = again if breaking else max(at.requests, 1.1 * self._forecast(at) - at.requests)
-            more = min(more, 2.0 * at.requests)
+            more = max(first, min(more, 2.0 * at.requests))
         latency_s = max((s.latency_s for t in self.tested.values() if t.rate_per_s <= at.rate_per_s
                          for s in t.stretches), default=0.0)  # fmt: skip
         filling = SETTLE_LATENCIES * latency_s

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from bench.grid import Point
+from bench.load.dialect import STRICT_NOTE, is_strict
 from bench.load.drive import Drive, drive
-from bench.load.warmup import warmup
 from bench.planning import Launch, Plan
 from bench.probe import Sampler
 from bench.prompts import Prompts, prompts_for
@@ -73,21 +74,23 @@ def _measure_point(
 ) -> Run:
     """Warm-up, cache reset, then the load with telemetry beside it."""
     endpoint, telemetry = server.endpoint, plan.scenario.telemetry
-    notes = list(
-        warmup(endpoint, point.load, seed=point.seed, prompts=prompts, folder=scratch / "warmup",
-               salt=point.key, alive=server.alive)
-    )  # fmt: skip
-    lenient = bool(notes)
-    if not engine(point.config.engine).reset_prefix_cache(endpoint.url):
-        notes.append("the engine cannot empty its prefix cache; prompts are unique instead")
-    with Sampler(
+    strict = is_strict(endpoint, point.load)
+    notes = [STRICT_NOTE] if strict else []
+    sampler = Sampler(
         endpoint.pid,
         endpoint.url if telemetry.server_metrics else None,
         plan.device,
         interval_s=telemetry.interval_s,
-    ) as sampler:
+    )
+    with ExitStack() as stack:
+
+        def before_start() -> None:
+            if not engine(point.config.engine).reset_prefix_cache(endpoint.url):
+                notes.append("the engine cannot empty its prefix cache; prompts are unique instead")
+            stack.enter_context(sampler)
+
         driven = drive(endpoint, point.load, seed=point.seed, prompts=prompts, folder=scratch / "load",
-                       salt=point.key, lenient=lenient, alive=server.alive,
+                       salt=point.key, lenient=strict, before_start=before_start, alive=server.alive,
                        progress=watch.load_progress)  # fmt: skip
     return Run(
         point=point,

@@ -151,8 +151,10 @@ METRICS: dict[str, Metric] = {
         "share", "lower", "requests due in the window still running when the load stopped / all due in it",
         _OWN, partial(_share, lambda v: v.requests.censored)),
     "requests": Metric(
-        "requests", None, "requests due in the steady window", _OWN, lambda v: float(v.inside.sum())),
-    "window_s": Metric("s", None, "length of the steady window", _OWN, lambda v: v.window.length_s),
+        "requests", None, "requests due in the steady window", _OWN,
+        lambda v: float(v.inside.sum()) if v.records else None),
+    "window_s": Metric(
+        "s", None, "length of the steady window", _OWN, lambda v: v.window.length_s if v.records else None),
     "offered_rate_per_s": Metric(
         "requests/s", None, "requests due in the window / its length", "inference-perf",
         throughput.offered_per_s),

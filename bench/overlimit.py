@@ -60,6 +60,9 @@ def stretch(run: Run, slos: Sequence[Slo]) -> Stretch:
     cut = begin + min(length / 2, max(SETTLE_SHARE * length, SETTLE_LATENCIES * latency_s))
     inside = requests.planned >= cut
     outcomes = tuple(_outcomes(view, slo, inside) for slo in slos)
+    for slo, one in zip(slos, outcomes, strict=True):
+        if inside.any() and not one.value.size:
+            raise UserError(f"{slo}: the answers have no such latency", "ask for 2 output tokens or more")
     growing = _growing(requests, cut, end)
     late = any(_late(slo, one) for slo, one in zip(slos, outcomes, strict=True))
     return Stretch(

@@ -40,7 +40,7 @@ def pair(runs_a: Sequence[Run], runs_b: Sequence[Run]) -> tuple[list[Pairing], l
         alone = sum(key not in other for key in own)
         if alone:
             left.append(f"{alone} point{'s' if alone > 1 else ''} only in {side}: not compared")
-    return pairs, left
+    return sorted(pairs, key=lambda p: p.label), left
 
 
 Key = tuple[tuple[str, str], ...]

@@ -30,10 +30,11 @@ VERIFIED_TOKENS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`text` as requests carry it; `own_at`: where the two words begin that no other has (-1: none)."""
+    """`text` as requests carry it; at `own_at` the words `own` that no other prompt begins with ("": none)."""
 
     text: str
-    own_at: int
+    own: str = ""
+    own_at: int = 0
 
 
 class Prompts:
@@ -85,13 +86,13 @@ class Prompts:
             head = " ".join(first)
             left = count - (head.count(" ") + 1 if head else 0)
             if left <= 0:
-                text, own_at = " ".join(head.split(" ")[:count]), -1
+                text, mine = " ".join(head.split(" ")[:count]), ""
             else:
-                own_at = len(head) + 1 if head else 0
-                pieces = [head, *own(order, number).split(" ")[:left], self._stretch(rng, left - 2)]
-                text = " ".join(piece for piece in pieces if piece)
+                mine = " ".join(own(order, number).split(" ")[:left])
+                text = " ".join(piece for piece in (head, mine, self._stretch(rng, left - 2)) if piece)
             # After a space each word is one token; without one, a tokenizer may read the first otherwise.
-            made.append(Prompt(" " + text, own_at + 1) if self.exact else Prompt(text, own_at))
+            space = " " if self.exact else ""
+            made.append(Prompt(space + text, mine, len(space) + (len(head) + 1 if head else 0)))
         self._verify([prompt.text for prompt in made], lengths, chat)
         return made
 

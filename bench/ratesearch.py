@@ -69,8 +69,11 @@ def next_rate(tested: Sequence[Standing], resolution: float, ceiling: float, sta
         return None
     between = [s for s in tested if s.decision == "undecided" and (low or 0.0) < s.rate_per_s < top]
     if any(s.visits > 1 for s in between):
-        return _around(between, low, top, wide)
-    return _toward(tested, low, top, wide, start)
+        wanted = _around(between, low, top, wide)
+    else:
+        wanted = _toward(tested, low, top, wide, start)
+    # Decisions out of order: nothing is to be learned from a rate that is decided.
+    return None if any(s.rate_per_s == wanted and s.decision != "undecided" for s in tested) else wanted
 
 
 def _toward(

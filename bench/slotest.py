@@ -152,6 +152,8 @@ def tail_time(parts: Sequence[Array], shares: Sequence[float] = TAILS) -> float:
     found = 1.0
     for q in shares:
         level = float(np.quantile(values, q, method="inverted_cdf"))
+        if not (values > level).any():
+            level = float(np.nextafter(level, -np.inf))
         above = [(part > level).astype(float) for part in parts]
         found = correlation_time(above, centre=True)
         if sum(float(part.sum()) for part in above) / found >= 2 * CLUSTERS:

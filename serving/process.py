@@ -16,6 +16,8 @@ from serving.errors import EngineError, Failure, FailureKind
 from serving.failure import Behaviour, classify, tail
 
 PORT_TRIES = 3
+LEAST_HANG_S = 10.0
+"""A server that is silent for less than this before the readiness limit was late, and need not hang."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _start(engine: Engine, config: ServingConfig, folder: Path, port: int) -> Ch
         raise EngineError(Failure(FailureKind.PORT_TAKEN, detail, hint, settings=config.settings))
     command = engine.command(config, port)
     assert command is not None
-    return start(command, folder, port, config.env, gpu=config.device == "cuda")
+    return start(command, folder, port, config.env, gpu=config.device == "cuda" and not engine.simulated)
 
 
 def _until_ready(
@@ -99,16 +101,20 @@ def _until_ready(
     """The endpoint of a server that is ready and what was asked; EngineError when it will not be."""
     url, model = f"http://127.0.0.1:{child.port}", engine.served_model(config)
     deadline = child.started_s + ready_timeout_s
+    behaviour: Behaviour
     if not ready.wait_healthy(url, config, deadline, child.runs):
-        behaviour: Behaviour = "not_ready" if child.runs() else "exited"
+        behaviour = "not_ready" if child.runs() else "exited"
         raise EngineError(_failure(child, config, behaviour, waited_s=ready_timeout_s))
     stranger = ready.identity(url, config, model)
     if stranger:
         raise EngineError(_wrong(stranger, child.log_text(), config))
-    trouble = ready.generate(url, config, model, max(1.0, min(hang_s, deadline - time.monotonic())))
+    left_s = max(1.0, deadline - time.monotonic())
+    trouble = ready.generate(url, config, model, min(hang_s, left_s))
     if trouble:
         dead = child.exit_code(wait_s=0.5) is not None
-        failure = _failure(child, config, "exited" if dead else trouble.behaviour)
+        late = trouble.behaviour == "silent" and left_s < min(hang_s, LEAST_HANG_S)
+        behaviour = "exited" if dead else "not_ready" if late else trouble.behaviour
+        failure = _failure(child, config, behaviour)
         raise EngineError(replace(failure, detail=f"{failure.detail}: {trouble.text}"))
     ready_s = time.monotonic() - child.started_s
     version = engine.version(config)

@@ -68,7 +68,7 @@ def generate(url: str, config: ServingConfig, model: str, timeout_s: float) -> T
                         last = Trouble("failing", f"{path}: status {answer.status_code}")
                         continue
                     if answer.status_code != 200:
-                        text = answer.read().decode(errors="replace")
+                        text = _without_key(answer.read().decode(errors="replace"), config)
                         return Trouble("failing", f"{path}: status {answer.status_code}: {text[:300]}")
                     return _read(answer, deadline)
             except httpx.TimeoutException:
@@ -164,6 +164,12 @@ def _read(answer: httpx.Response, deadline: float) -> Trouble | None:
             return Trouble("failing", f"error in the stream: {event['error']}")
         seen += any(_has_output(choice) for choice in event.get("choices") or [])
     return None if seen else Trouble("failing", "the stream ended without a token")
+
+
+def _without_key(text: str, config: ServingConfig) -> str:
+    """A provider's words, should they repeat the key."""
+    key = os.environ.get(config.api_key_env) if config.api_key_env else None
+    return text.replace(key, "(the key)") if key else text
 
 
 def _has_output(choice: Mapping[str, object]) -> bool:

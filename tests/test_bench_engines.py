@@ -26,7 +26,7 @@ model:
 engines:
   - engine: vllm
     optional: true
-    settings: {{max_model_len: 512, kv_cache_bytes: 1GiB, enforce_eager: true, max_num_seqs: 8}}
+    settings: {{max_model_len: 512, kv_cache_bytes: 1GiB, enforce_eager: true, max_num_seqs: 8, attempt: true}}
     grid: {{quantization: [none, int8, w8a16]}}
   - engine: transformers
     grid: {{quantization: [bnb-4bit]}}

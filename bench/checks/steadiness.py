@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench import latency
 from bench.checks.case import Case, Finding, graded
 from bench.statistics import effective_size, floor
-from bench.throughput import littles_law_ratio
+from bench.throughput import concurrency_mean, littles_law_ratio
 
 
 def too_few_samples(case: Case) -> Finding | None:
@@ -78,13 +78,15 @@ def not_steady(case: Case) -> Finding | None:
 
 def littles_law(case: Case) -> Finding | None:
     """Requests in flight = rate x time in the system, else the window is not steady or stamps are wrong."""
-    ratio = littles_law_ratio(case.view)
-    if ratio is None or case.view.window.whole:
+    ratio, flight = littles_law_ratio(case.view), concurrency_mean(case.view)
+    requests = int(case.view.inside.sum())
+    if ratio is None or flight is None or case.view.window.whole or not requests:
         return None
+    edge = flight / requests  # those in flight at either end of the window are counted in part
     return graded(
         abs(ratio - 1),
-        case.limits.little,
-        case.limits.little_invalid,
+        case.limits.little + edge,
+        case.limits.little_invalid + edge,
         f"requests in flight are {ratio:.2f} times what rate and latency say (Little's law)",
         "measure longer; if it stays, stamps or records are wrong: report it with the run's folder",
     )

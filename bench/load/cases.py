@@ -82,7 +82,11 @@ def several_tokens(asked: dict[str, Any]) -> Iterator[Step]:
         now = min(4, count - sent)
         sent += now
         finish = "length" if sent == count else None
-        yield moment, head + event({**token(asked, " x" * now, finish), "usage": usage(asked, sent)["usage"]}), True
+        yield (
+            moment,
+            head + event({**token(asked, " x" * now, finish), "usage": usage(asked, sent)["usage"]}),
+            True,
+        )
         moment, head = moment + STEP_S, b""
     yield moment, event(usage(asked)) + event("[DONE]") + LAST, False
 
@@ -93,7 +97,9 @@ def speculative(asked: dict[str, Any]) -> Iterator[Step]:
     while sent < count:
         now = min(3, count - sent)
         sent += now
-        events = [event(token(asked, finish="length" if sent - now + i + 1 == count else None)) for i in range(now)]
+        events = [
+            event(token(asked, finish="length" if sent - now + i + 1 == count else None)) for i in range(now)
+        ]
         yield moment, head + b"".join(events), True
         moment, head = moment + 3 * STEP_S, b""
     yield moment, event(usage(asked)) + event("[DONE]") + LAST, False
@@ -186,7 +192,9 @@ def unframed_cut(asked: dict[str, Any]) -> Iterator[Step]:
 
 def gzipped(asked: dict[str, Any]) -> Iterator[Step]:
     """Compressed although identity was asked for; all in one, so only the end is known."""
-    body = b"".join(_unchunked(d[len(CHUNKED) :] if i == 0 else d) for i, (_, d, _) in enumerate(plain(asked)))
+    body = b"".join(
+        _unchunked(d[len(CHUNKED) :] if i == 0 else d) for i, (_, d, _) in enumerate(plain(asked))
+    )
     packed = gzip.compress(body)
     head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
     yield FIRST_S, head + chunk(packed) + LAST, True
@@ -200,7 +208,9 @@ def not_utf8(asked: dict[str, Any]) -> Iterator[Step]:
 
 def endless(asked: dict[str, Any]) -> Iterator[Step]:
     """Tokens without end: the deadline ends it."""
-    yield from ((FIRST_S + i * STEP_S, (CHUNKED if i == 0 else b"") + event(token(asked)), True) for i in range(10**6))
+    yield from (
+        (FIRST_S + i * STEP_S, (CHUNKED if i == 0 else b"") + event(token(asked)), True) for i in range(10**6)
+    )
 
 
 def rate_limited(asked: dict[str, Any]) -> Iterator[Step]:
@@ -226,12 +236,16 @@ def not_http(asked: dict[str, Any]) -> Iterator[Step]:
 
 def no_tokens(asked: dict[str, Any]) -> Iterator[Step]:
     """A success without one token."""
-    yield FIRST_S, CHUNKED + event(token(asked, "", "stop")) + event(usage(asked, 0)) + event("[DONE]") + LAST, False
+    yield (
+        FIRST_S,
+        CHUNKED + event(token(asked, "", "stop")) + event(usage(asked, 0)) + event("[DONE]") + LAST,
+        False,
+    )
 
 
 def whole(asked: dict[str, Any]) -> Iterator[Step]:
     """Not streamed: one JSON body with a length."""
-    content = {**token(asked, " x" * asked["max_tokens"], "length"), **{"usage": usage(asked)["usage"]}}
+    content = {**token(asked, " x" * asked["max_tokens"], "length"), "usage": usage(asked)["usage"]}
     yield FIRST_S, _whole(200, json.dumps(content).encode()), True
 
 
@@ -242,7 +256,9 @@ def crlf(asked: dict[str, Any]) -> Iterator[Step]:
         end = data.endswith(LAST)
         yield (
             moment,
-            (CHUNKED if number == 0 else b"") + chunk(b": ping\r\n\r\n" + body) + (b"0\r\nX-T: 1\r\n\r\n" if end else b""),
+            (CHUNKED if number == 0 else b"")
+            + chunk(b": ping\r\n\r\n" + body)
+            + (b"0\r\nX-T: 1\r\n\r\n" if end else b""),
             is_event,
         )
 

@@ -52,6 +52,8 @@ class Client:
         self.loop = get_hub().loop
         self.idle: list[Connection] = []
         self.busy: dict[Exchange, Connection] = {}
+        self.opening = 0
+        self.spare = 0
         self.last_byte_s = monotonic()
         self.events = 0
 
@@ -62,18 +64,42 @@ class Client:
             connection = self.idle.pop()
             if connection.usable():
                 connection.start(exchange, payload, done)
-                return
-        connection = Connection(self)
+                break
+        else:
+            self.fresh(exchange, payload, done)
+        if len(self.idle) + self.opening < self.spare:
+            self.open(1)
+
+    def fresh(self, exchange: Exchange, payload: bytes, done: Done) -> None:
+        """Sends on a connection of its own, as soon as it is set up."""
+        try:
+            connection = Connection(self)
+        except OSError as error:  # no file descriptor left
+            exchange.error, exchange.detail = "connect", f"{type(error).__name__}: {error}"
+            exchange.closed_s = monotonic()
+            done(exchange)
+            return
         connection.start(exchange, payload, done)
         connection.connect()
 
     def open(self, count: int) -> None:
-        """Connections made before the load starts, so that their set-up is in no latency."""
+        """Connections made before they are needed, so that their set-up is in no latency."""
         for _ in range(count):
-            Connection(self).connect()
+            try:
+                connection = Connection(self)
+            except OSError:
+                return  # `send` meets the same and records it
+            self.opening += 1
+            connection.connect()
+
+    def wait_open(self, timeout_s: float) -> None:
+        """Until the connections asked for are there or have failed; those that failed are tried again by `send`."""
+        deadline = monotonic() + timeout_s
+        while self.opening and monotonic() < deadline:
+            gevent.sleep(0.005)
 
     def expire(self, now: float, timeout_s: float) -> None:
-        """Ends every exchange past its total deadline, counted from when it was planned."""
+        """Ends every exchange past its total deadline, counted from when it was sent (unsent: planned)."""
         late = [c for x, c in self.busy.items() if now - max(x.planned_s, x.sent_s or 0.0) > timeout_s]
         for connection in late:
             connection.fail("timeout", f"no end within {timeout_s:g} s")
@@ -145,6 +171,7 @@ class Connection:
     def _ready(self) -> None:
         self.open = True
         if self.exchange is None:
+            self.client.opening -= 1
             self._on(READ, self._readable)
             self.client.idle.append(self)
             return
@@ -273,9 +300,7 @@ class Connection:
             del self.client.busy[exchange]
             self.exchange = self.done = None
             self.close()
-            again = Connection(self.client)
-            again.start(exchange, payload, done)
-            again.connect()
+            self.client.fresh(exchange, payload, done)
             return
         self.fail(kind, f"{type(error).__name__}: {error}")
 
@@ -289,6 +314,8 @@ class Connection:
         self.watch.start(callback)
 
     def _forget(self) -> None:
+        if not self.open:
+            self.client.opening -= 1
         if self in self.client.idle:
             self.client.idle.remove(self)
         self.close()
@@ -303,6 +330,5 @@ class Connection:
 
 def pause_until(moment_s: float) -> None:
     """Sleeps, other greenlets running, until a monotonic moment; at once when it is past."""
-    left = moment_s - monotonic()
-    if left > 0:
+    while (left := moment_s - monotonic()) > 0:
         gevent.sleep(left)

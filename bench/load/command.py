@@ -111,26 +111,31 @@ def measure(
     lenient: bool = False,
 ) -> tuple[Run, Judgement]:
     """Warm-up, load and telemetry of a server that we did not start; its Run and verdict."""
+    import secrets
     import tempfile
+    from contextlib import ExitStack
 
     from bench.checks import judge
+    from bench.load.dialect import STRICT_NOTE, is_strict
     from bench.load.drive import drive
-    from bench.load.warmup import warmup
     from bench.outcome import declared_cache_share
     from bench.probe import Sampler
     from bench.records import Run
 
     point = _point(server, asked, seed)
     # Another run must not meet this one's prompts in the server's cache.
-    salt = f"{point.key}-{Path(tempfile.mkdtemp(prefix='servetune-')).name}"
-    with tempfile.TemporaryDirectory(prefix="servetune-") as scratch:
-        notes = warmup(server, asked, seed=seed, prompts=prompts, folder=Path(scratch) / "warmup", salt=salt,
-                       lenient=lenient)  # fmt: skip
-        with Sampler(None, server.url, "cpu", interval_s=0.5) as sampler:
-            driven = drive(
-                server, asked, seed=seed, prompts=prompts, folder=Path(scratch) / "load", salt=salt,
-                workers=workers, lenient=lenient or bool(notes),
-            )  # fmt: skip
+    salt = f"{point.key}-{secrets.token_hex(4)}"
+    lenient = lenient or is_strict(server, asked)
+    sampler = Sampler(None, server.url, "cpu", interval_s=0.5)
+    with tempfile.TemporaryDirectory(prefix="servetune-") as scratch, ExitStack() as stack:
+
+        def before_start() -> None:
+            stack.enter_context(sampler)
+
+        driven = drive(
+            server, asked, seed=seed, prompts=prompts, folder=Path(scratch) / "load", salt=salt,
+            workers=workers, lenient=lenient, before_start=before_start,
+        )  # fmt: skip
     run = Run(
         point=point,
         records=driven.records,
@@ -138,7 +143,7 @@ def measure(
         client=driven.client,
         load_end_s=driven.load_end_s,
         started_unix_s=driven.started_unix_s,
-        notes=(*notes, *sampler.notes),
+        notes=(*([STRICT_NOTE] if lenient else []), *sampler.notes),
     )
     return run, judge(run, slos=slos, declared_cache_share=declared_cache_share(asked))
 
@@ -186,7 +191,9 @@ def _load(
     from bench.grid import Load
     from serving.errors import UserError
 
-    given = [n for n, v in (("--concurrency", concurrency), ("--rate", rate), ("--trace", trace)) if v is not None]
+    given = [
+        n for n, v in (("--concurrency", concurrency), ("--rate", rate), ("--trace", trace)) if v is not None
+    ]
     if find_rate and given not in ([], ["--rate"]):
         raise UserError(f"--find-rate chooses the rate itself; found {' '.join(given)}", "leave it away")
     if not find_rate and len(given) != 1:
@@ -197,7 +204,9 @@ def _load(
     if not find_rate and requests is None and duration_s is None and trace is None:
         raise UserError("the load has no end", "give --requests N or --duration 60s")
     if trace is not None:
-        return Load("trace", arrivals="trace", trace=str(trace), requests=requests, duration_s=duration_s, **more)
+        return Load(
+            "trace", arrivals="trace", trace=str(trace), requests=requests, duration_s=duration_s, **more
+        )
     if concurrency is not None:
         return Load("load", concurrency=concurrency, requests=requests, duration_s=duration_s, **more)
     match = ARRIVALS.fullmatch(arrivals)

@@ -17,12 +17,14 @@ class Job:
     users        closed loop: how many; 0: open loop, by the planned time of each request
     duration_s   no request starts later than this; None: until the requests are used up
     master_port  Locust master on loopback; 0: this process is alone
+    own_words    closed loop by duration: beginnings of prompts (`bench.prompts.own`) once the planned are used up
     """
 
     url: str
     path: str
     headers: dict[str, str]
     api_key_env: str | None
+    closed: bool
     users: int
     duration_s: float | None
     request_timeout_s: float
@@ -31,6 +33,7 @@ class Job:
     workers: int
     master_port: int
     folder: str
+    own_words: tuple[str, ...] = ()
 
     def write(self) -> Path:
         path = Path(self.folder) / f"job-{self.worker}.json"
@@ -57,13 +60,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to send. `follow_ups`: what the user says next, after each answer (multi-turn)."""
+    """One request to send. `follow_ups`: what the user says next, after each answer (multi-turn).
+
+    own: the words that only this prompt begins with, `own_at` their place in `body`.
+    """
 
     index: int
     planned_s: float
     input_tokens: int
     output_tokens: int
     body: str
+    own: str = ""
+    own_at: int = -1
     session: int | None = None
     follow_ups: tuple[str, ...] = ()
 

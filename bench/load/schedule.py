@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ from bench.prompts import Prompts
 from serving.errors import UserError
 
 FASTEST_REQUEST_S = 0.05
-"""A closed loop with a duration and no request count gets prompts enough for requests this short."""
+"""A closed loop with a duration and no request count has at most prompts enough for requests this short."""
 MOST_PROMPT_TOKENS = 50_000_000
+LARGEST_PLAN_TOKENS = 2_000_000
+"""A closed loop by duration plans no more prompts than this; after them each is sent again, begun anew."""
 
 
 def requests(
     load: Load, model: str, prompts: Prompts, *, seed: int, salt: str, lenient: bool
-) -> list[Request]:
-    """Every request of a load in planned order. `lenient`: without vLLM's extensions to the OpenAI body.
+) -> tuple[list[Request], tuple[str, ...]]:
+    """The requests of a load in planned order, and for a closed loop by duration the words to renew them with.
 
-    UserError for a load that cannot be planned (multi-turn in open loop, too many prompt tokens).
+    `lenient`: without vLLM's extensions to the OpenAI body. UserError for a load that cannot be planned
+    (multi-turn in open loop, too many prompt tokens, nothing to send).
     """
     times, sizes, blocks = _sizes(load, seed)
     if load.turns > 1 and load.arrivals != "closed":
@@ -33,31 +37,50 @@ def requests(
             f"the load needs {total:,} prompt tokens made beforehand; the most is {MOST_PROMPT_TOKENS:,}",
             "fewer requests, or a shorter duration",
         )
-    texts = prompts.make(
+    if not sizes:
+        raise UserError("the load plans no request at all", "a longer duration, or a higher rate")
+    salt = f"{salt}-{seed}"
+    made_prompts = prompts.make(
         [came for came, _ in sizes],
-        f"{salt}-{seed}",
+        salt,
         chat=load.endpoint == "chat",
         shared=load.shared_prefix_tokens,
         blocks=blocks,
         block_tokens=trace.BLOCK_TOKENS,
     )
     made = []
-    for number, ((came, went), text) in enumerate(zip(sizes, texts, strict=True)):
+    for number, ((came, went), prompt) in enumerate(zip(sizes, made_prompts, strict=True)):
         follow_ups: tuple[str, ...] = ()
         if load.turns > 1:
-            follow_ups = tuple(prompts.make([came] * (load.turns - 1), f"{salt}-{seed}-{number}"))
+            said = prompts.make([came] * (load.turns - 1), f"{salt}-{number}")
+            follow_ups = tuple(more.text for more in said)
+        content = body(load, model, prompt.text, went, seed + number, lenient=lenient)
         made.append(
             Request(
                 index=number * load.turns,
                 planned_s=times[number] if times is not None else 0.0,
                 input_tokens=came,
                 output_tokens=went,
-                body=body(load, model, text, went, seed + number, lenient=lenient),
+                body=content,
+                own=prompt.own,
+                own_at=content.index(prompt.text) + prompt.own_at,
                 session=number if load.turns > 1 else None,
                 follow_ups=follow_ups,
             )
         )
-    return made
+    renew = load.arrivals == "closed" and load.requests is None and all(request.own for request in made)
+    return made, tuple(prompts.order(salt)) if renew else ()
+
+
+def warmups(
+    load: Load, model: str, prompts: Prompts, *, seed: int, salt: str, lenient: bool
+) -> list[Request]:
+    """The requests before the load: of its sizes, with prompts that the load never sends."""
+    if not load.warmup_requests:
+        return []
+    few = replace(load, arrivals="closed", concurrency=1, rate_per_s=None, trace=None, duration_s=None,
+                  requests=load.warmup_requests, turns=1)  # fmt: skip
+    return requests(few, model, prompts, seed=seed, salt=f"{salt}-warmup", lenient=lenient)[0]
 
 
 def body(load: Load, model: str, text: str, output_tokens: int, seed: int, *, lenient: bool = False) -> str:
@@ -90,8 +113,14 @@ def _sizes(load: Load, seed: int) -> tuple[list[float] | None, list[tuple[int, i
     if load.arrivals != "closed":
         times = arrivals.planned(load, seed).tolist()
         return times, [(load.input_tokens, load.output_tokens)] * len(times), []
-    count = load.requests
-    if count is None:
-        assert load.duration_s is not None
-        count = int((load.concurrency or 1) * (load.duration_s / FASTEST_REQUEST_S + 1))
-    return None, [(load.input_tokens, load.output_tokens)] * count, []
+    return None, [(load.input_tokens, load.output_tokens)] * _planned_count(load), []
+
+
+def _planned_count(load: Load) -> int:
+    """Requests (sessions, where they have turns) that a closed loop plans."""
+    if load.requests is not None:
+        return -(-load.requests // load.turns)
+    assert load.duration_s is not None
+    users = load.concurrency or 1
+    most = int(users * (load.duration_s / FASTEST_REQUEST_S + 1))
+    return min(most, max(2 * users, LARGEST_PLAN_TOKENS // load.input_tokens))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.comparison import Comparison, overall
@@ -14,21 +16,23 @@ COLOUR = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 
 
 def show(claims: Sequence[tuple[str, Comparison]], left: Sequence[str]) -> None:
-    """The claims on stdout, worst first by verdict within each point's order."""
+    """The claims on stdout, point by point, then the spreads, the notes and the verdict."""
     console = Console()
-    table = Table(box=None, pad_edge=False)
-    for heading in ("point", "metric", "B / A", "limit", "verdict"):
-        table.add_column(heading, no_wrap=heading != "point")
-    for label, claim in claims:
-        table.add_row(
-            label, claim.metric, _effect(claim), _limit(claim), f"[{COLOUR[claim.verdict]}]{claim.verdict}[/]"
-        )
-    console.print(table)
+    for label, group in groupby(claims, key=lambda pair: pair[0]):
+        console.print(f"[bold]{escape(label)}[/]", highlight=False)
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for width in (31, 21, 7, 12):
+            table.add_column(min_width=width, no_wrap=True)
+        for _, claim in group:
+            verdict = f"[{COLOUR[claim.verdict]}]{claim.verdict}[/]"
+            table.add_row(f"  {claim.metric}", _effect(claim), _limit(claim), verdict)
+        console.print(table)
+    console.print("B / A with its interval, the limit it is held against, and the verdict", style="dim")
     for line in _spreads([claim for _, claim in claims]):
         console.print(line, highlight=False)
     notes = dict.fromkeys([*(note for _, claim in claims for note in claim.notes), *left])
     for note in notes:
-        console.print(f"[yellow]note:[/] {note}", highlight=False)
+        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
     verdict = overall([claim for _, claim in claims])
     console.print(f"[bold {COLOUR[verdict]}]{verdict}[/]{_why(verdict)}", highlight=False)
 

@@ -65,7 +65,7 @@ class Transformers:
         env = dict(environments.NO_TELEMETRY)
         if Path(config.checkpoint or config.model).is_dir():
             env["HF_HUB_OFFLINE"] = "1"
-            env["HF_HUB_CACHE"] = "."  # /v1/models lists the hub's cache instead of what is served: empty here
+            env["HF_HUB_CACHE"] = "."  # /v1/models lists the hub's cache, not what is served: empty here
         return Command((*serve, "--device", PLACEMENT[config.device], *_arguments(config)), env)
 
     def served_model(self, config: ServingConfig) -> str:

@@ -91,7 +91,8 @@ class Vllm:
         found = _from_log(log)
         found |= {"version": version, "max_model_len": models[0].get("max_model_len")}
         found |= {name: cache[label] for name, label in CACHE_LABELS.items() if label in cache}
-        found["quantization"] = _neutral(str(found.get("quantization", "None")), config)
+        if "quantization" in found:
+            found["quantization"] = _neutral(str(found["quantization"]), config)
         return found
 
     def without_effect(
@@ -158,7 +159,7 @@ def _from_log(log: str) -> dict[str, object]:
         for name, pattern in patterns.items():
             value = re.search(pattern, text[1]) if text else None
             if value:
-                found[name] = _value(value[1])
+                found[name] = value[1] if name == "quantization" else _value(value[1])
     backend = re.search(r"Using (\w+) (?:attention )?backend|Using AttentionBackendEnum\.(\w+)", log)
     if backend:
         found["attention_backend"] = backend[1] or backend[2]

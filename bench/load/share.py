@@ -1,0 +1,141 @@
+"""Share: one load process's part of a load while it runs: what is left to send, what came back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult, Event
+
+from bench.load.answer import parse
+from bench.load.client import Client
+from bench.load.exchange import Exchange
+from bench.load.job import Job, Request, read_requests
+from bench.prompts import own
+
+
+class Share:
+    """Filled in by the process (`locust_run`), used by its users. Stamps are CLOCK_MONOTONIC seconds."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.planned = read_requests(job.requests)
+        self.client = Client(job.url, job.path, _headers(job))
+        self.raw = job.raw.open("wb")
+        self.start_s = 0.0
+        self.started, self.stopped, self.over = Event(), Event(), Event()
+        self.why_stopped = "the load was stopped"
+        self.users_left = 0
+        self.finished = 0
+        self.delays: list[float] = []
+        self.notes: list[str] = []
+        self.environment: Any = None
+        self.last_sent_s: float | None = None
+        self._taken = 0
+
+    def warm_up(self) -> None:
+        """Sends the warm-up requests, some at once; within one request's deadline altogether. None is recorded."""
+        left = read_requests(self.job.warmups)
+        deadline_s, count = monotonic() + self.job.request_timeout_s, len(left)
+        failed: list[str] = []
+
+        def one_after_the_other() -> None:
+            while left and monotonic() < deadline_s:
+                exchange = Exchange(-1, monotonic())
+                ended: AsyncResult = AsyncResult()
+                self.client.send(exchange, left.pop().body.encode(), ended.set)
+                ended.get()
+                answer = parse(exchange)
+                if answer.error is not None:
+                    failed.append(f"{answer.error}: {answer.detail}")
+
+        warming = [gevent.spawn(one_after_the_other) for _ in range(min(self.job.warm_users, count))]
+        while not all(greenlet.dead for greenlet in warming):
+            gevent.joinall(warming, timeout=0.05)
+            if monotonic() > deadline_s:
+                self.client.fail_all("timeout", f"no end within {self.job.request_timeout_s:g} s")
+        if failed or left:
+            what = failed[0] if failed else "no time left"
+            self.notes.append(f"{len(failed) + len(left)} of {count} warm-up requests failed: {what}")
+        self.client.events = 0
+
+    def next(self) -> Request | None:
+        """The next request of a closed loop; None when the load has ended."""
+        if self.stopped.is_set():
+            return None
+        if self.job.duration_s is not None and monotonic() - self.start_s >= self.job.duration_s:
+            return None
+        number, count = self._taken, len(self.planned)
+        if number < count:
+            self._taken += 1
+            return self.planned[number]
+        if not self.job.own_words or not count:
+            return None
+        self._taken += 1
+        return self._renewed(self.planned[number % count], number * self.job.workers + self.job.worker)
+
+    def _renewed(self, request: Request, number: int) -> Request:
+        """A request used before, beginning with words that no other has: its prefix is in no cache."""
+        words = request.own.split(" ")
+        fresh = " ".join(own(self.job.own_words, number).split(" ")[: len(words)])
+        at, turns = request.own_at, len(request.follow_ups) + 1
+        return replace(
+            request,
+            index=number * turns,
+            session=None if request.session is None else number,
+            own=fresh,
+            body=request.body[:at] + fresh + request.body[at + len(request.own) :],
+        )
+
+    def keep(self, exchange: Exchange) -> None:
+        """One exchange is over: on disk, and told to Locust."""
+        self.finished += 1
+        if exchange.sent_s is not None:
+            self.last_sent_s = max(self.last_sent_s or 0.0, exchange.sent_s)
+        exchange.write(self.raw)
+        end = exchange.closed_s or monotonic()
+        self.environment.events.request.fire(
+            request_type="POST",
+            name=self.job.path,
+            response_time=(end - exchange.planned_s) * 1000,
+            response_length=sum(map(len, exchange.parts)),
+            exception=RuntimeError(exchange.error) if exchange.error else None,
+            context={},
+        )
+
+    def never_sent(self, requests: Iterator[Request]) -> None:
+        """Open loop, stopped early: what was planned and never sent is censored, not dropped."""
+        for request in requests:
+            planned = self.start_s + request.planned_s
+            self.keep(Exchange(request.index, planned, error="censored", detail=self.why_stopped))
+
+    def user_done(self) -> None:
+        self.users_left -= 1
+        if self.users_left == 0:
+            self.over.set()
+
+    def write_health(self, cpu_s: float, wall_s: float) -> None:
+        """What this process cost and how late its hub ran, for the parent."""
+        delays = sorted(self.delays)
+        data = {
+            "cpu_s": cpu_s,
+            "wall_s": wall_s,
+            "events": self.client.events,
+            "hub_delay_p99_ms": delays[int(len(delays) * 0.99)] * 1000 if len(delays) >= 100 else None,
+            "hub_delay_max_ms": delays[-1] * 1000 if delays else None,
+            "last_sent_s": self.last_sent_s,
+            "notes": self.notes,
+        }
+        self.job.health.write_text(json.dumps(data))
+
+
+def _headers(job: Job) -> dict[str, str]:
+    headers = dict(job.headers)
+    if job.api_key_env:
+        headers["Authorization"] = f"Bearer {os.environ[job.api_key_env]}"
+    return headers

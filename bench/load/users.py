@@ -1,0 +1,69 @@
+"""Locust's users: N that wait for their answers (closed loop), or one dispatcher of a schedule (open loop)."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import ClassVar
+
+from gevent.event import AsyncResult
+from locust import User, task
+
+from bench.load.client import pause_until
+from bench.load.exchange import Exchange
+from bench.load.share import Share
+from bench.load.turns import Conversation
+
+
+class LoadUser(User):  # type: ignore[misc]
+    """Waits for the common start. One that comes later (Locust refills after losses) changes nothing."""
+
+    abstract = True
+    share: ClassVar[Share]
+
+    @task
+    def work(self) -> None:
+        share = self.share
+        if not share.started.is_set():
+            share.started.wait()
+            pause_until(share.start_s)
+            self.send_all(share)
+            share.user_done()
+        self.stop()
+
+    def send_all(self, share: Share) -> None:
+        raise NotImplementedError
+
+
+class ClosedUser(LoadUser):
+    """Sends, waits for the end, sends the next."""
+
+    def send_all(self, share: Share) -> None:
+        previous: Exchange | None = None
+        while (request := share.next()) is not None:
+            conversation = Conversation(request)
+            while (body := conversation.next_body()) is not None:
+                exchange = Exchange(conversation.index, monotonic(), conversation.session)
+                ended: AsyncResult = AsyncResult()
+                share.client.send(exchange, body, ended.set)
+                if previous is not None:
+                    share.keep(previous)  # after the next is on its way: writing it down delays nobody
+                ended.get()
+                previous = exchange
+                conversation.hear(exchange)
+        if previous is not None:
+            share.keep(previous)
+
+
+class OpenUser(LoadUser):
+    """The dispatcher: every request at its planned moment, whatever became of those before it."""
+
+    def send_all(self, share: Share) -> None:
+        left = iter(share.planned)
+        for request in left:
+            planned = share.start_s + request.planned_s
+            pause_until(planned)
+            if share.stopped.is_set():
+                share.never_sent(iter([request]))
+                share.never_sent(left)
+                return
+            share.client.send(Exchange(request.index, planned), request.body.encode(), share.keep)
