@@ -46,7 +46,7 @@ def ramp(load: Load, rng: np.random.Generator) -> Times:
     else:
         # Inverse of the expected count low*t + slope*t^2/2; beyond the peak of a falling ramp there is none.
         root = low**2 + 2 * slope * marks
-        times = (np.sqrt(root[root >= 0]) - low) / slope
+        times = np.asarray((np.sqrt(root[root >= 0]) - low) / slope, dtype=np.float64)
     return _cut(load, times[times < span])
 
 

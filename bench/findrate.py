@@ -38,7 +38,7 @@ Measure = Callable[[float, float, int], Run]
 """(rate_per_s, duration_s, seed) -> the run. It returns when the server has nothing left to do."""
 RESOLUTION = 0.05
 ALPHA = BETA = 0.05
-FEWEST = 60
+FEWEST = 120
 """Requests below which how they hang together cannot be told."""
 PATIENCE = 3.0
 """Times the fewest independent requests after which a rate is left, if its end is not in sight."""

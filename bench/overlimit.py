@@ -25,7 +25,7 @@ SETTLE_LATENCIES = 2.0
 FLOW_BINS = 20
 FLOW_T = 3.9
 """Slope over its error with 19 degrees of freedom: one in 2,000 for a queue that only drifts."""
-FEWEST_FOR_FLOW = 100
+FEWEST_FOR_FLOW = 60
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def stretch(run: Run, slos: Sequence[Slo]) -> Stretch:
     for slo, one in zip(slos, outcomes, strict=True):
         if inside.any() and not one.value.size:
             raise UserError(f"{slo}: the answers have no such latency", "ask for 2 output tokens or more")
-    growing = _growing(requests, cut, end)
+    growing = _growing(requests, begin + SETTLE_SHARE * length, end)
     late = any(_late(slo, one) for slo, one in zip(slos, outcomes, strict=True))
     return Stretch(
         outcomes, _in_flight(requests)[inside], int(inside.sum()), length, latency_s, growing and late

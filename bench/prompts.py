@@ -30,7 +30,7 @@ VERIFIED_TOKENS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`text` as requests carry it; at `own_at` the words `own` that no other prompt begins with ("": none)."""
+    """`text` as requests carry it; at `own_at` the words `own` that no other prompt has there ("": none)."""
 
     text: str
     own: str = ""

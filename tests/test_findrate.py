@@ -32,13 +32,13 @@ P99 = parse("ttft:p99<=500ms")
 
 @pytest.fixture(scope="module")
 def searches() -> list[simulation.Outcome]:
-    """Twelve searches for a capacity of 40/s at which requests are slow by chance alone."""
-    return [simulation.search(simulation.model("independent"), seed) for seed in range(12)]
+    """Ten searches for a capacity of 40/s at which requests are slow by chance alone."""
+    return [simulation.search(simulation.model("independent"), seed) for seed in range(10)]
 
 
 def test_the_interval_holds_the_capacity(searches: list[simulation.Outcome]) -> None:
     ends = [one.found.interval for one in searches]
-    assert sum((low or 0) <= 40.0 <= (high or math.inf) for low, high in ends) >= 11
+    assert sum((low or 0) <= 40.0 <= (high or math.inf) for low, high in ends) >= 9
     assert all(one.found.verdict == "ok" for one in searches), [one.found.reasons for one in searches]
     assert all(low and high and high / low <= 1.0501 for low, high in ends)
     assert all(one.found.rate_per_s == one.found.interval[0] for one in searches)
@@ -75,10 +75,10 @@ def test_the_simulated_queue_is_erlangs() -> None:
     """The truth that everything here is held against, by the other way: a long simulation."""
     serve = simulation.mmc(8, 0.2)
     rng = np.random.default_rng(0)
-    rate = simulation.mmc_capacity(8, 0.2, 0.3, 0.10)
+    rate = simulation.mmc_capacity(8, 0.2, 0.05, 0.10)
     due = np.cumsum(rng.exponential(1 / rate, 150_000))
     waits = serve(due, rng, rate)[0] - due
-    assert float((waits > 0.3).mean()) == pytest.approx(0.10, rel=0.15)
+    assert float((waits > 0.05).mean()) == pytest.approx(0.10, rel=0.1)
 
 
 def on(serve: simulation.Serve, **options: object) -> tuple[Callable[..., object], simulation.Clock]:
@@ -188,9 +188,9 @@ def test_a_dead_server_ends_the_search() -> None:
 
     def dead(rate: float, duration_s: float, seed: int) -> Run:
         run = measure(rate, duration_s, seed)
-        lost = [replace(r, first_s=None, first_answer_s=None, last_s=None, event_s=(), error=RequestError.CONNECT)
-                for r in run.records]  # fmt: skip
-        return replace(run, records=tuple(lost))
+        nothing = {"first_s": None, "first_answer_s": None, "last_s": None, "event_s": ()}
+        lost = tuple(replace(r, error=RequestError.CONNECT, **nothing) for r in run.records)
+        return replace(run, records=lost)
 
     found = run_search(dead, clock)
     assert found.verdict == "invalid"

@@ -72,6 +72,7 @@ class Evaluation:
     asked: int = 0
     seconds: float = 0.0
     simulated: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def rejected(self) -> str | None:
@@ -109,9 +110,19 @@ def load(folder: Path) -> Evaluation:
             folder, head["identity"], results, head["refused"], tuple(head["notes"]),
             _failure(failure) if failure else None, head["concurrency"], head["asked"], head["seconds"],
             head["simulated"],
+            head["settings"],
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenRunError(f"{folder} is not an evaluation: {error}", "evaluate it again") from error
+
+
+def state(folder: Path) -> str | None:
+    """How the evaluation in `folder` ended: started, interrupted, failed, finished; None: there is none."""
+    try:
+        found: str = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["state"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return found
 
 
 def _task_result(plain: dict[str, Any]) -> TaskResult:

@@ -90,7 +90,11 @@ def _task(base: TaskResult, candidate: Evaluation, settings: Accuracy, family: i
     if not both.items:
         return [missing(part, base.name, "no item was answered on both sides")]
     if base.errors > MOST_ERRORS * len(base.scored):
-        return [missing(part, base.name, f"{base.errors} of {len(base.scored)} baseline items failed: {_error(base)}")]
+        return [
+            missing(
+                part, base.name, f"{base.errors} of {len(base.scored)} baseline items failed: {_error(base)}"
+            )
+        ]
     found = [_value(both, settings, family)]
     if other.errors:
         note = f"{other.errors} requests of the candidate failed and count as wrong: {_error(other)}"
@@ -115,7 +119,10 @@ def _value(both: Pairing, settings: Accuracy, family: int) -> Claim:
     if kind == "accuracy":
         note += f"; on these items {'at or above' if found.on_these_items else 'below'} the floor"
         if verdict == "PASS" and not above_chance(both.baseline, settings.confidence):
-            verdict, note = "INCONCLUSIVE", f"{note}; the baseline is not above chance here, so a floor says nothing"
+            verdict, note = (
+                "INCONCLUSIVE",
+                f"{note}; the baseline is not above chance here, so a floor says nothing",
+            )
     return Claim(
         PART[kind], both.baseline.name, verdict, found.effect - shift,
         (found.low - shift, found.high - shift), limit, unit, found.n, found.needed, note,
@@ -151,7 +158,9 @@ def _output_length(both: Pairing, settings: Accuracy) -> Claim | None:
     under, over = bounds(low), bounds(high)
     # Few answers have no normal mean: below 20 nothing is passed or failed.
     passed, lost = under[0] >= 0 and over[1] <= 0, under[1] < 0 or over[0] > 0
-    verdict: Outcome = "INCONCLUSIVE" if len(ours) < 20 else "PASS" if passed else "FAIL" if lost else "INCONCLUSIVE"
+    verdict: Outcome = (
+        "INCONCLUSIVE" if len(ours) < 20 else "PASS" if passed else "FAIL" if lost else "INCONCLUSIVE"
+    )
     ratio = float(ours.sum() / theirs.sum())
     half = z * float((ours - ratio * theirs).std(ddof=1)) / float(theirs.mean())
     cut = sum(both.candidate.scored[i].cut for i in both.items)

@@ -93,7 +93,7 @@ class Client:
             connection.connect()
 
     def wait_open(self, timeout_s: float) -> None:
-        """Until the connections asked for are there or have failed; those that failed are tried again by `send`."""
+        """Until the connections asked for are there, or have failed (`send` then tries again)."""
         deadline = monotonic() + timeout_s
         while self.opening and monotonic() < deadline:
             gevent.sleep(0.005)

@@ -92,7 +92,8 @@ EXPECTED: dict[str, Expected] = {
     "redirect": Expected(RequestError.HTTP_STATUS, 0, None, None, "elsewhere", stamps=False),
     "broken": Expected(RequestError.HTTP_STATUS, 0, None, None, "503", stamps=False),
     "malformed": Expected(RequestError.MALFORMED, 1, None, None, "not a JSON object", stamps=False),
-    "not_http": Expected(RequestError.MALFORMED, 0, None, None, "not HTTP", stamps=False, connections_kept=False),
+    "not_http": Expected(RequestError.MALFORMED, 0, None, None, "not HTTP", stamps=False,
+                         connections_kept=False),
     "no_tokens": Expected(RequestError.EMPTY, 0, 0, "stop", stamps=False),
     "whole": Expected(events=0, more=_whole, load=(("stream", False),), stamps=False),
     "crlf": Expected(),
@@ -115,8 +116,8 @@ def check(url: str, name: str) -> Outcome:
                 **{"request_timeout_s": 10.0, **dict(expected.load)})  # type: ignore[arg-type]  # fmt: skip
     endpoint = Endpoint(url, name, "scripted", "1")
     with tempfile.TemporaryDirectory() as scratch:
-        driven = drive(endpoint, load, seed=0, prompts=prompts(None), folder=Path(scratch) / "load", salt=name,
-                       keep_raw=True)  # fmt: skip
+        folder = Path(scratch) / "load"
+        driven = drive(endpoint, load, seed=0, prompts=prompts(None), folder=folder, salt=name, keep_raw=True)
         names = _names(Path(scratch) / "load")
     wrong: list[str] = []
     if len(driven.records) != REQUESTS and expected.error is not RequestError.SILENT:

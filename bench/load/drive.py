@@ -154,7 +154,7 @@ def _job(
 def _collect(
     jobs: list[Job], planned: list[Request], load: Load, start_s: float, prompts: Prompts
 ) -> tuple[Record, ...]:
-    """Parses what the workers wrote down. A renewed request (index beyond the plan) has the sizes of any other."""
+    """Parses what the workers wrote. A renewed request (index beyond the plan) has the sizes of any other."""
     by_index = {request.index: request for request in planned}
     made: list[Record] = []
     texts: list[str] = []
@@ -171,9 +171,10 @@ def _collect(
 
 
 def _counts(texts: list[str], prompts: Prompts) -> dict[int, int]:
-    """Tokens of the outputs, by position; of a seeded sample where the text is long; none without a tokenizer."""
+    """Tokens of the outputs, by position (of a seeded sample of long ones); none without a tokenizer."""
     order = random.Random(0).sample(range(len(texts)), len(texts))  # noqa: S311 -- a sample, no secret
-    chosen, characters = [], 0
+    chosen: list[int] = []
+    characters = 0
     for number in order:
         characters += len(texts[number])
         if characters > COUNTED_CHARACTERS and chosen:

@@ -41,7 +41,7 @@ class Exchange:
                 *times,
                 len(self.parts),
                 len(error) << 16 | len(detail),
-            )  # fmt: skip
+            )
         )
         file.write(error + detail)
         file.write(struct.pack(f"<{len(self.stamps)}d", *self.stamps))

@@ -14,10 +14,12 @@ from pathlib import Path
 class Job:
     """One process's share of a load.
 
-    users        closed loop: how many; 0: open loop, by the planned time of each request
+    closed       users that wait for their answers; else one dispatcher, by the planned time of each request
+    users        of this process alone; over several workers Locust's master spreads its own number
+    warm_users   how many warm-up requests go at once
     duration_s   no request starts later than this; None: until the requests are used up
     master_port  Locust master on loopback; 0: this process is alone
-    own_words    closed loop by duration: beginnings of prompts (`bench.prompts.own`) once the planned are used up
+    own_words    closed loop by duration: for beginnings of prompts, once the planned are used up
     """
 
     url: str
@@ -26,6 +28,7 @@ class Job:
     api_key_env: str | None
     closed: bool
     users: int
+    warm_users: int
     duration_s: float | None
     request_timeout_s: float
     silence_timeout_s: float
@@ -52,6 +55,11 @@ class Job:
     @property
     def requests(self) -> Path:
         return Path(self.folder) / f"requests-{self.worker}.jsonl"
+
+    @property
+    def warmups(self) -> Path:
+        """Requests sent before the load, never counted."""
+        return Path(self.folder) / f"warmups-{self.worker}.jsonl"
 
     @property
     def health(self) -> Path:

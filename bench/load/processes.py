@@ -1,4 +1,4 @@
-"""The load processes: started in groups of their own, told when to begin, watched, and ended whatever happens."""
+"""The load processes: in groups of their own, told when to begin, watched, and ended whatever happens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPORT = "this is a defect of servetune, please report it"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a load is: requests ended, of how many (None: by duration), reads so far, seconds since the start."""
+    """Where a load is: requests ended, of how many (None: by duration), reads, seconds since the start."""
 
     done: int
     total: int | None
@@ -48,6 +48,7 @@ class Processes:
             if len(self.jobs) > 1:
                 self.master = self._spawn("master", "master", str(len(self.jobs)), str(self.users))
                 line = self._line(self.master, "master", time.monotonic() + START_WITHIN_S)
+                assert line is not None
                 self.jobs = [replace(job, master_port=int(line.split()[1])) for job in self.jobs]
             for job in self.jobs:
                 self.children.append(self._spawn(str(job.worker), str(job.write())))
@@ -108,8 +109,9 @@ class Processes:
                     raise ServetuneError(f"Locust's master ended: {self._errors('master')}", REPORT)
         for job, child in zip(self.jobs, self.children, strict=True):
             if child.wait(timeout=10) != 0:
+                said = self._errors(str(job.worker))
                 raise ServetuneError(
-                    f"load process {job.worker} ended with {child.returncode}: {self._errors(str(job.worker))}",
+                    f"load process {job.worker} ended with {child.returncode}: {said}",
                     f"the point is not measured; {REPORT}",
                 )
         return interrupted

@@ -23,7 +23,7 @@ LARGEST_PLAN_TOKENS = 2_000_000
 def requests(
     load: Load, model: str, prompts: Prompts, *, seed: int, salt: str, lenient: bool
 ) -> tuple[list[Request], tuple[str, ...]]:
-    """The requests of a load in planned order, and for a closed loop by duration the words to renew them with.
+    """The requests of a load in planned order, and for a closed loop by duration words to renew them with.
 
     `lenient`: without vLLM's extensions to the OpenAI body. UserError for a load that cannot be planned
     (multi-turn in open loop, too many prompt tokens, nothing to send).

@@ -39,7 +39,7 @@ class Share:
         self._taken = 0
 
     def warm_up(self) -> None:
-        """Sends the warm-up requests, some at once; within one request's deadline altogether. None is recorded."""
+        """Sends the warm-up requests, within one request's deadline altogether. None is recorded."""
         left = read_requests(self.job.warmups)
         deadline_s, count = monotonic() + self.job.request_timeout_s, len(left)
         failed: list[str] = []

@@ -27,7 +27,7 @@ class Splitter:
         lines = buffer.splitlines(keepends=True) if b"\r" in buffer else buffer.split(b"\n")
         if b"\r" in buffer:
             # A CR at the very end may be half of a CRLF: wait for the next bytes.
-            complete = [line for line in lines if line.endswith(b"\n") or (line.endswith(b"\r"))]
+            complete = [line for line in lines if line.endswith((b"\n", b"\r"))]
             if buffer.endswith(b"\r"):
                 complete = complete[:-1]
             self._rest = buffer[sum(map(len, complete)) :]

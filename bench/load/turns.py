@@ -11,7 +11,7 @@ from bench.load.job import Request
 
 
 class Conversation:
-    """The bodies of one request's turns, one after the other. Without follow-ups: one body, nothing parsed."""
+    """The bodies of one request's turns, in order. Without follow-ups: one body, nothing parsed."""
 
     def __init__(self, request: Request) -> None:
         self.index = request.index

@@ -1,4 +1,4 @@
-"""Locust's users: N that wait for their answers (closed loop), or one dispatcher of a schedule (open loop)."""
+"""Locust's users: N that wait for their answers (closed loop), or one dispatcher of a schedule (open)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LoadUser(User):  # type: ignore[misc]
     abstract = True
     share: ClassVar[Share]
 
-    @task
+    @task  # type: ignore[untyped-decorator]
     def work(self) -> None:
         share = self.share
         if not share.started.is_set():
