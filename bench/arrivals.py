@@ -20,7 +20,7 @@ Times = NDArray[np.float64]
 
 def constant(load: Load, rng: np.random.Generator) -> Times:
     """Equal gaps: CV 0."""
-    return np.arange(_count(load), dtype=float) / _rate(load)
+    return np.arange(_count(load), dtype=np.float64) / _rate(load)
 
 
 def poisson(load: Load, rng: np.random.Generator) -> Times:
@@ -53,7 +53,8 @@ def ramp(load: Load, rng: np.random.Generator) -> Times:
 def burst(load: Load, rng: np.random.Generator) -> Times:
     """`burst_size` requests at once, at a mean of `rate_per_s`."""
     assert load.burst_size is not None
-    return np.arange(_count(load)) // load.burst_size * (load.burst_size / _rate(load))
+    first = np.arange(_count(load)) // load.burst_size
+    return first.astype(np.float64) * (load.burst_size / _rate(load))
 
 
 ARRIVALS: dict[str, Callable[[Load, np.random.Generator], Times]] = {

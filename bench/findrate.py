@@ -12,26 +12,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from bench import ratesearch
 from bench.capacity import Capacity, Probe, answer
 from bench.checks import judge
-from bench.overlimit import SETTLE_LATENCIES, SETTLE_SHARE, Stretch, stretch
+from bench.overlimit import SETTLE_LATENCIES, SETTLE_SHARE, stretch
 from bench.ratesearch import Standing
 from bench.records import Judgement, Run
 from bench.slo import Slo
-from bench.slotest import (
-    LEAST_TO_MEET,
-    Decision,
-    Evidence,
-    Outcomes,
-    allowed_share,
-    correlation_time,
-    decide,
-    fewest_requests,
-    weigh,
-)
+from bench.slotest import LEAST_TO_MEET, allowed_share, decide, fewest_requests
+from bench.tested import Tested, weigh_all
 from serving.errors import UserError
 
 Measure = Callable[[float, float, int], Run]
@@ -44,8 +34,8 @@ PATIENCE = 3.0
 """Times the fewest independent requests after which a rate is left, if its end is not in sight."""
 CLOSE = 1.1
 """Log of estimate / limit, 3 times either way, inside of which a neighbour may be the cheaper answer."""
-MOST_OF_TIME = 0.25
-"""Share of the whole time that one visit of a rate may take."""
+MOST_OF_TIME, MOST_OF_TIME_FOR_FIRST = 0.2, 0.6
+"""Share of the whole time that one visit of a rate may take; the second while no rate is shown to meet."""
 SPANS = 10.0
 """A stretch lasts at least so many request durations."""
 MOST_UNTRUSTED = 3
@@ -60,31 +50,6 @@ SERVER_CHECKS = frozenset(
      "server_concurrency"}
 )  # fmt: skip
 """Reasons that make a run invalid as a measurement of latency, but are what an overloaded server does."""
-
-
-@dataclass
-class Tested:
-    """All that was seen at one rate. A decision once made stays: the test is valid at every look."""
-
-    rate_per_s: float
-    stretches: list[Stretch] = field(default_factory=list)
-    found: tuple[Evidence, ...] = ()
-    decision: Decision = "undecided"
-    seconds: float = 0.0
-    visits: int = 0
-
-    @property
-    def requests(self) -> int:
-        return sum(one.requests for one in self.stretches)
-
-    @property
-    def overloaded(self) -> bool:
-        return any(one.overloaded for one in self.stretches)
-
-    @property
-    def binding(self) -> Evidence:
-        """The SLO nearest to breaking, or most broken."""
-        return max(self.found, key=lambda e: e.lean)
 
 
 def find_rate(
@@ -151,14 +116,15 @@ class _Search:
             rate = ratesearch.next_rate(self.standings(), self.resolution, self.ceiling, start_rate_per_s)
         if rate is None:
             self._confirm()
+        self._say_what_is_missing()
         left = tuple(t for t in self.tested.values() if t.stretches)
         return answer(
-            [_as_probe(t) for t in left], self.slos, self.resolution, self.clock() - self.begun,
+            [t.probe for t in left], self.slos, self.resolution, self.clock() - self.begun,
             self.reasons, alone=self.alone, reproducible=self.reproducible,
         )  # fmt: skip
 
     def standings(self) -> list[Standing]:
-        return [_as_probe(t).standing for t in self.tested.values() if t.found]
+        return [t.probe.standing for t in self.tested.values() if t.found]
 
     def left_s(self) -> float:
         return self.max_s - (self.clock() - self.begun)
@@ -180,10 +146,12 @@ class _Search:
 
     def _hopeless(self, at: Tested, entered_s: float, patience: float) -> bool:
         """Whether a decision is further off than this visit may go."""
-        left_s = MOST_OF_TIME * self.max_s - (self.clock() - entered_s)
+        first_proof = at.binding.lean < -CLOSE and all(t.decision != "meets" for t in self.tested.values())
+        share = MOST_OF_TIME_FOR_FIRST if first_proof else MOST_OF_TIME
+        left_s = share * self.max_s - (self.clock() - entered_s)
         if at.binding.effective < LEAST_TO_MEET or abs(at.binding.lean) > CLOSE:
             return left_s < 0
-        needed_s = (self._forecast(at) - at.requests) / at.rate_per_s
+        needed_s = (at.forecast(self.alpha, self.beta) - at.requests) / at.rate_per_s
         return needed_s > left_s or (
             at.binding.effective > patience and needed_s * at.rate_per_s > at.requests
         )
@@ -196,21 +164,9 @@ class _Search:
         at.seconds += self.clock() - before
         if not self._believed(run, at.rate_per_s):
             return False
-        at.stretches.append(stretch(run, self.slos))
-        at.found = self._weigh(at.stretches)
-        if at.decision == "undecided":
-            seen = at.requests / correlation_time([s.in_flight for s in at.stretches], centre=True)
-            at.decision = "breaks" if at.overloaded else decide(at.found, self.alpha, self.beta, seen)
-        self.watch(_as_probe(at))
+        at.add(stretch(run, self.slos), self.slos, self.alpha, self.beta)
+        self.watch(at.probe)
         return True
-
-    def _weigh(self, stretches: Sequence[Stretch]) -> tuple[Evidence, ...]:
-        flights = [one.in_flight for one in stretches]
-
-        def parts(number: int) -> list[Outcomes]:
-            return [one.outcomes[number] for one in stretches]
-
-        return tuple(weigh(slo, parts(number), flights) for number, slo in enumerate(self.slos))
 
     def _believed(self, run: Run, rate: float) -> bool:
         if run.failure is None and not any(r.first_s is not None or r.ok for r in run.records):
@@ -230,14 +186,6 @@ class _Search:
             self.reasons.append(f"the measurement at {rate:.4g}/s is invalid: {bad[0].text}; {bad[0].remedy}")
         return False
 
-    def _forecast(self, at: Tested) -> float:
-        """Requests after which the rate would be decided, if it goes on as it went: evidence is linear."""
-        worst = at.binding
-        meets = min(e.log_meets for e in at.found) / math.log(1 / self.alpha)
-        breaks = worst.log_breaks / math.log(len(self.slos) / self.beta)
-        reached = max(meets, breaks)
-        return at.requests / reached if reached > 0.05 else math.inf
-
     def _wanted_s(self, at: Tested) -> float:
         """How long the next stretch is to last."""
         first = max(FEWEST, self.fewest // 2)
@@ -247,7 +195,11 @@ class _Search:
             # breaks in spite of that is shown by several.
             again = max(first, at.stretches[-1].requests)
             breaking = at.binding.lean > 0
-            more = again if breaking else max(at.requests, 1.1 * self._forecast(at) - at.requests)
+            more = (
+                again
+                if breaking
+                else max(at.requests, 1.1 * at.forecast(self.alpha, self.beta) - at.requests)
+            )
             more = max(first, min(more, 2.0 * at.requests))
         latency_s = max((s.latency_s for t in self.tested.values() if t.rate_per_s <= at.rate_per_s
                          for s in t.stretches), default=0.0)  # fmt: skip
@@ -267,6 +219,22 @@ class _Search:
         self.reasons.append(f"{lowest.binding.slo} is broken by requests that are alone on the server")
         return True
 
+    def _say_what_is_missing(self) -> None:
+        """Where no rate was shown to meet: the one nearest to it, and how long that would take."""
+        open_ = [
+            t for t in self.tested.values() if t.decision == "undecided" and t.found and t.binding.lean < 0
+        ]
+        if not open_ or any(t.decision == "meets" for t in self.tested.values()):
+            return
+        near = max(open_, key=lambda t: min(e.log_meets for e in t.found))
+        more_s = (near.forecast(self.alpha, self.beta) - near.requests) / near.rate_per_s
+        if math.isfinite(more_s):
+            over, minutes = f"{near.binding.over:,} of {near.requests:,}", max(1.0, more_s / 60)
+            self.reasons.append(
+                f"{near.rate_per_s:.4g}/s looks as if it met them ({over} over the limit); to show it takes "
+                f"about {minutes:.0f} min more there"
+            )
+
     def _confirm(self) -> None:
         """The winner once more, at the end: a server that slowed down meanwhile is found out."""
         best = max((t for t in self.tested.values() if t.decision == "meets"),
@@ -280,23 +248,9 @@ class _Search:
             return
         if not self._stretch(best, seconds):
             return
-        again = self._weigh(best.stretches[-1:])
+        again = weigh_all(self.slos, best.stretches[-1:])
         if best.stretches[-1].overloaded or decide(again, self.alpha, self.beta) == "breaks":
             self.reproducible = False
             self.reasons.append(
                 f"not reproducible: {best.rate_per_s:.4g}/s met the SLOs, and breaks them at the end"
             )
-
-
-def _as_probe(at: Tested) -> Probe:
-    return Probe(
-        rate_per_s=at.rate_per_s,
-        decision=at.decision,
-        requests=at.requests,
-        over_limit=at.binding.over,
-        seconds=at.seconds,
-        stretches=len(at.stretches),
-        overloaded=at.overloaded,
-        evidence=at.found,
-        visits=at.visits,
-    )

@@ -58,7 +58,7 @@ def capacity_of(
     loops find where to start. UserError for a load that is no open loop.
     """
     begun = time.monotonic()
-    measure = measure_with_drive(
+    measure = Driver(
         server, config, base, prompts, slos, folder=folder, salt=salt, workers=workers, lenient=lenient,
         alive=alive, progress=progress,
     )  # fmt: skip
@@ -72,16 +72,35 @@ def capacity_of(
 
 
 class Driver:
-    """Runs one stretch after the other against one server; called, it is what `find_rate` measures with."""
+    """Runs one stretch after the other against one server; called, it is what `find_rate` measures with.
+
+    A stretch is over when all its requests are, or some time after the last of them was due.
+    """
 
     def __init__(
-        self, server: Endpoint, config: ServingConfig, base: Load, prompts: Prompts, folder: Path, salt: str,
-        workers: int, lenient: bool, drain_s: float, alive: Callable[[], bool],
-        progress: Callable[[Progress], None] | None,
-    ) -> None:  # fmt: skip
+        self,
+        server: Endpoint,
+        config: ServingConfig,
+        base: Load,
+        prompts: Prompts,
+        slos: Sequence[Slo],
+        *,
+        folder: Path,
+        salt: str,
+        workers: int = 1,
+        lenient: bool = False,
+        alive: Callable[[], bool] = lambda: True,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        if base.arrivals not in OPEN:
+            raise UserError(
+                f"--find-rate needs an open loop, not {base.arrivals}", f"one of {', '.join(OPEN)}"
+            )
         self.server, self.config, self.base, self.prompts = server, config, base, prompts
         self.folder, self.salt, self.workers, self.lenient = folder, salt, workers, lenient
-        self.drain_s, self.alive, self.progress = drain_s, alive, progress
+        self.alive, self.progress = alive, progress
+        limits_s = [slo.limit / 1e3 for slo in slos if slo.statistic is not None]
+        self.drain_s = max([DRAIN_S, *(2 * limit for limit in limits_s)])
         self.count = 0
 
     def __call__(self, rate_per_s: float, duration_s: float, seed: int) -> Run:
@@ -124,28 +143,6 @@ class Driver:
             simulated=self.server.simulated,
             notes=sampler.notes,
         )
-
-
-def measure_with_drive(
-    server: Endpoint,
-    config: ServingConfig,
-    base: Load,
-    prompts: Prompts,
-    slos: Sequence[Slo],
-    *,
-    folder: Path,
-    salt: str,
-    workers: int = 1,
-    lenient: bool = False,
-    alive: Callable[[], bool] = lambda: True,
-    progress: Callable[[Progress], None] | None = None,
-) -> Driver:
-    """What `find_rate` measures with. A stretch is over when all its requests are, or a while after it."""
-    if base.arrivals not in OPEN:
-        raise UserError(f"--find-rate with {base.arrivals} arrivals", f"one of {', '.join(OPEN)}")
-    limits_s = [slo.limit / 1e3 for slo in slos if slo.statistic is not None]
-    drain_s = max([DRAIN_S, *(2 * limit for limit in limits_s)])
-    return Driver(server, config, base, prompts, folder, salt, workers, lenient, drain_s, alive, progress)
 
 
 def _alone(load: Load) -> Load:

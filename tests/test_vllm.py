@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from serving import environments
@@ -149,6 +150,34 @@ def test_methods_are_compared_under_neutral_names(
     asked: dict[str, object], reported: str, neutral: str
 ) -> None:
     assert vllm._neutral(reported, config(**asked)) == neutral
+
+
+@pytest.mark.parametrize(
+    ("answers", "done"),
+    [
+        ([(200, b"")], True),
+        ([(200, b'{"success": true}')], True),
+        ([(200, b'{"success": false}'), (200, b'{"success": true}')], True),
+        ([(200, b'{"success": false}')] * vllm.RESET_TRIES, False),
+        ([(404, b"")], False),
+    ],
+)
+def test_the_prefix_cache_is_reset_or_said_not_to_be(
+    answers: list[tuple[int, bytes]], done: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(answers)
+    monkeypatch.setattr(vllm, "RESET_PAUSE_S", 0)
+
+    def answer(url: str, **given: object) -> httpx.Response:
+        status, content = next(left)
+        return httpx.Response(status, content=content)
+
+    monkeypatch.setattr(httpx, "post", answer)
+    assert Vllm().reset_prefix_cache("http://127.0.0.1:1") is done
+
+
+def test_a_server_that_is_gone_cannot_be_reset() -> None:
+    assert Vllm().reset_prefix_cache("http://127.0.0.1:9") is False
 
 
 def test_a_quantization_of_nothing_is_found_in_the_log() -> None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bench.accuracy.claims import Claim, missing
+from bench.accuracy.claims import Claim, Outcome, missing
 from bench.accuracy.floor import exact_share
 from bench.accuracy.result import Evaluation
 from bench.accuracy.settings import Accuracy
@@ -50,7 +50,7 @@ def identity(config: ServingConfig, engine_version: str, device: str) -> dict[st
 
 
 def key(what: Mapping[str, Any], settings: Accuracy, concurrency: int) -> str:
-    """12 hex digits: equal keys, one evaluation. Sampling, items and the load's concurrency are part of it."""
+    """12 hex digits: equal keys, one evaluation. Tasks, items and concurrency are part of it."""
     asked = settings.model_dump(mode="json", include={"tasks", "items", "split", "within_s"})
     text = json.dumps([dict(what), asked, concurrency], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -108,10 +108,13 @@ def spot_check(
         changed = sum(first.scored[i].choice != other.scored[i].choice for i in both)
         low, high = exact_share(changed, len(both), confidence)
         limit = noise + 0.01
-        verdict = "FAIL" if low > limit else "PASS" if high <= max(limit, 3.7 / len(both)) else "INCONCLUSIVE"
-        note = "answers that differ although only settings differ that should not matter"
+        # 3.7 / n: the upper end of the interval when nothing at all differs.
+        alike = high <= max(limit, 3.7 / len(both))
+        verdict: Outcome = "FAIL" if low > limit else "PASS" if alike else "INCONCLUSIVE"
         claims.append(
-            Claim("Stability", f"spot check: {name}", verdict, changed / len(both), (low, high), limit, "share",  # type: ignore[arg-type]
-                  len(both), note=note)
+            Claim(
+                "Stability", f"spot check: {name}", verdict, changed / len(both), (low, high), limit, "share",
+                len(both), note="answers that differ although only settings differ that should not matter",
+            )
         )  # fmt: skip
     return claims

@@ -39,12 +39,20 @@ def show(found: Sequence[Claim], candidate: str, baseline: str) -> None:
             said = _coloured(claim.verdict) if claim.counts else "[dim]for information[/]"
             table.add_row("", escape(claim.name), effect(claim), limit(claim), str(claim.n or ""), said)
     console.print(table)
-    for claim in found:
-        if claim.note or claim.needed:
-            text = "; ".join(x for x in (claim.note, needed(claim)) if x)
-            console.print(f"[dim]{escape(claim.name)}:[/] {escape(text)}", highlight=False)
+    for note, names in _notes(found).items():
+        console.print(f"[dim]{escape(names)}:[/] {escape(note)}", highlight=False)
     verdict = overall(found)
     console.print(f"[bold {COLOUR[verdict]}]{verdict}[/]: {SAYS[verdict]}", highlight=False)
+
+
+def _notes(found: Sequence[Claim]) -> dict[str, str]:
+    """Each note once, with the claims that say it."""
+    said: dict[str, list[str]] = {}
+    for claim in found:
+        note = "; ".join(x for x in (claim.note, needed(claim)) if x)
+        if note:
+            said.setdefault(note, []).append(claim.name.removeprefix("tripwire: "))
+    return {note: ", ".join(names) for note, names in said.items()}
 
 
 def effect(claim: Claim) -> str:
@@ -52,10 +60,10 @@ def effect(claim: Claim) -> str:
     if claim.effect is None:
         return "-"
     sign = "" if claim.unit in ("ratio", "share", "nats", "share that differs") else "+"
-    value = f"{claim.effect:{sign}.4g}"
+    value = f"{claim.effect:{sign}.3g}"
     if claim.interval is None:
         return value
-    return f"{value} ({claim.interval[0]:{sign}.4g} to {claim.interval[1]:{sign}.4g})"
+    return f"{value} ({claim.interval[0]:{sign}.3g} to {claim.interval[1]:{sign}.3g})"
 
 
 def limit(claim: Claim) -> str:

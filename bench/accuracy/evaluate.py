@@ -1,4 +1,4 @@
-"""Scores a served endpoint: preflight, every task at the benchmark's concurrency, answers kept as they come."""
+"""Scores a served endpoint: preflight, every task at the load's concurrency, answers kept as they come."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def evaluate(
     """Scores of `endpoint` on `tasks`, kept in `folder`; goes on where an earlier call for it stopped.
 
     With a `baseline` the sequential test runs along, and a candidate it rejects is not asked further.
-    A server that dies or falls silent ends it with a `failure`, not with an exception. `tokenizer`: folder or hub id, for lm-eval.
-    UserError when `folder` holds the evaluation of another configuration.
+    A server that dies or falls silent ends it with a `failure`, not with an exception. `tokenizer`: folder or
+    hub id, for lm-eval. UserError when `folder` holds the evaluation of another configuration.
     """
     started = time.monotonic()
     known, watch = identity or {}, watch or Quiet()

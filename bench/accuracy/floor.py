@@ -1,4 +1,4 @@
-"""The floor: is the candidate at least `floor` times as right as the baseline on the population of such items?
+"""The floor: is the candidate at least `floor` times as right as the baseline, on such items in general?
 
 Per item d = candidate - floor x baseline, paired on the same item. PASS: one-sided lower bound of mean d
 above zero. FAIL: upper bound below zero. Else INCONCLUSIVE, with the items that would settle it. Items of
@@ -96,7 +96,7 @@ def judge(data: Sample, confidence: float = 0.95, family: int = 1) -> Verdict:
 
 
 def items_needed(data: Sample, confidence: float = 0.95, power: float = POWER) -> int | None:
-    """Items to a verdict with `power`, if the true mean and spread are what was seen. None: no number would do.
+    """Items to a verdict with `power`, if mean and spread are what was seen. None: no number would do.
 
     n = (z_alpha + z_power)^2 var / mean^2, and never below what the zero-loss rule asks for:
     ln(alpha) / ln(1 - mean) when nothing was lost.

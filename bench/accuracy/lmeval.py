@@ -149,7 +149,7 @@ def environment() -> environments.Environment | None:
 
 
 def progress(log: Path) -> tuple[int, int]:
-    """Requests done and their number, from the last progress bar in the harness's output; (0, 0): none yet."""
+    """Requests done and their number, from the harness's last progress bar; (0, 0): none yet."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         bars = re.findall(rb"Requesting API:.*?(\d+)/(\d+)", file.read())

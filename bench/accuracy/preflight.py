@@ -91,8 +91,8 @@ async def _log_probabilities(client: Client) -> tuple[str, ...]:
         if a is not None and b is not None
     ]
     if max(gaps) > DRIFT:
-        return (
-            f"log-probabilities of one prompt differ by up to {max(gaps):.4f} when asked again after others: "
-            "switch prefix caching off to score",
+        what = (
+            f"log-probabilities of one prompt differ by up to {max(gaps):.4f} when asked again after others"
         )
+        return (f"{what}: switch prefix caching off to score",)
     return ()

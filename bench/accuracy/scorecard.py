@@ -33,8 +33,9 @@ class Pairing:
 
     def pairs(self) -> Paired:
         clusters = {i: self.baseline.scored[i].cluster or i for i in self.items}
-        sides = ({i: side.scored[i].value for i in self.items} for side in (self.candidate, self.baseline))
-        return paired(*sides, clusters)
+        ours = {i: self.candidate.scored[i].value for i in self.items}
+        theirs = {i: self.baseline.scored[i].value for i in self.items}
+        return paired(ours, theirs, clusters)
 
 
 def claims(
@@ -50,13 +51,13 @@ def claims(
         found += _task(base, candidate, settings, len(judged))
     for name, why in baseline.refused.items():
         found.append(missing("Accuracy", name, f"the baseline's engine cannot give it: {why}"))
+    found += _long_answers(candidate, baseline, settings)
     found += _same_tokens(candidate, baseline)
     own = distance(again, baseline) if again else None
     found += wires(distance(candidate, baseline), own, settings.tripwires)
     if candidate.failure:
-        found.append(
-            Claim("Stability", "server", "FAIL", None, None, None, note=f"{candidate.failure.kind}: {candidate.failure.detail}")
-        )  # fmt: skip
+        why = f"{candidate.failure.kind}: {candidate.failure.detail}"
+        found.append(Claim("Stability", "server", "FAIL", None, None, None, note=why))
     return found
 
 
@@ -99,7 +100,7 @@ def _task(base: TaskResult, candidate: Evaluation, settings: Accuracy, family: i
     if other.errors:
         note = f"{other.errors} requests of the candidate failed and count as wrong: {_error(other)}"
         found[0] = replace(found[0], note="; ".join(x for x in (found[0].note, note) if x))
-    length = _output_length(both, settings)
+    length = _output_length(both, settings) if base.measures == "accuracy" else None
     return [*found, length] if length else found
 
 
@@ -133,6 +134,15 @@ def above_chance(result: TaskResult, confidence: float = 0.95) -> bool:
     """Whether the scores show more than guessing."""
     values = np.array([s.value for s in result.scored.values()], dtype=float)
     return lower_bound(sample(values, 0.0, 1.0), 1 - confidence) > result.chance
+
+
+def _long_answers(candidate: Evaluation, baseline: Evaluation, settings: Accuracy) -> list[Claim]:
+    """Length of the long greedy answers: early stops and endless loops show here first."""
+    sides = [e.tasks.get("continuations") for e in (candidate, baseline)]
+    if sides[0] is None or sides[1] is None:
+        return []
+    length = _output_length(pairing(sides[0], sides[1]), settings)
+    return [length] if length else []
 
 
 def _output_length(both: Pairing, settings: Accuracy) -> Claim | None:

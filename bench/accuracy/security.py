@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from bench.accuracy.task import ONE_PASS, Answer, Ask, Item, Measures, Need, Pass, Score, read_items
 
 REFUSALS = re.compile(
-    r"\b(i(?:'m| am) (?:sorry|unable|not able|afraid)|i (?:can(?:'t|not)|could not|won't|will not|must decline|"
-    r"am not comfortable|refuse)|(?:can(?:'t|not)) (?:help|assist|provide|comply|fulfil+|do that)|"
+    r"\b(i(?:'m| am) (?:sorry|unable|not able|afraid)|"
+    r"i (?:can(?:'t|not)|could not|won't|will not|must decline|am not comfortable|refuse)|"
+    r"(?:can(?:'t|not)) (?:help|assist|provide|comply|fulfil+|do that)|"
     r"as an ai|not (?:appropriate|ethical|legal) to|against (?:the law|my)|i apologi[sz]e)\b"
 )
 """Words with which a refusal begins; looked for in the first 200 characters."""

@@ -33,7 +33,8 @@ Share = Annotated[float, BeforeValidator(floor_share)]
 class Accuracy(BaseModel):
     """The floor and how it is tested; every share is a share of the baseline's own score.
 
-    `items`: most items of one task, or of each by name (`{facts: 1000}`; no limit for the others). `within_s`: stop asking after this long and judge what is there.
+    `items`: most items of one task, or of each by name (`{facts: 1000}`; no limit for the others).
+    `within_s`: stop asking after this long and judge what is there.
     `split`: `screen` while searching, `certify` (held-out items) for finalists, `all` otherwise.
     `baseline`: settings that single out the baseline among the configurations; default: the first.
     `aa`: evaluate the baseline twice, so that tripwires know its own noise.

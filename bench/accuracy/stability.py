@@ -61,7 +61,7 @@ class Perturbed(Wordings):
 
 
 class Repeats:
-    """The same greedy request alone with a cold cache, then twice at the benchmark's concurrency, cache warm."""
+    """The same greedy request alone with a cold cache, then twice at the load's concurrency, warm."""
 
     name = "repeats"
     measures: Measures = "stability"

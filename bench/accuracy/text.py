@@ -12,7 +12,7 @@ TOP = 10
 
 
 class Text:
-    """Paragraphs of our own writing (prose, code, tables): no labels, so a tripwire and never a certificate."""
+    """Paragraphs of our own writing (prose, code, tables): no labels, so a tripwire, never a certificate."""
 
     name = "text"
     measures: Measures = "tripwire"

@@ -129,12 +129,14 @@ def wires(found: Distance, own: Distance | None, limits: Mapping[str, float]) ->
         quiet = of(own) if own else None
         interval = _interval(name, found)
         limit = limits.get(name)
+        verdict = _verdict(value, interval, limit, more_is_worse)
+        unit = "nats" if name.startswith("kl") else "ratio" if "ratio" in name else "share"
+        n = found.flipped_of if name == "flips" else found.positions
+        note = _note(value, quiet, more_is_worse)
         claims.append(
             Claim(
-                "Accuracy", f"tripwire: {name}", _verdict(value, interval, limit, more_is_worse), value, interval,
-                limit, "nats" if name.startswith("kl") else "ratio" if "ratio" in name else "share",
-                found.flipped_of if name == "flips" else found.positions,
-                note=_note(value, quiet, more_is_worse), counts=limit is not None,
+                "Accuracy", f"tripwire: {name}", verdict, value, interval, limit, unit, n, note=note,
+                counts=limit is not None,
             )
         )  # fmt: skip
     return claims

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from bench.grid import Load, Point
-    from bench.prompts import Prompts
+    from bench.grid import Load
     from bench.records import Judgement, Run
     from bench.slo import Slo
-    from serving.engine import Endpoint
 
 ARRIVALS = re.compile(r"(poisson|constant|gamma|ramp|burst)(?::([0-9.]+))?")
 ARGUMENT = {"gamma": "cv", "ramp": "ramp_to_per_s", "burst": "burst_size"}
@@ -87,8 +85,15 @@ def load(
     server = Endpoint(base, model, "endpoint", "unknown", api_key_env=api_key_env)
     prompts = prompts_of(None if tokenizer == "none" else tokenizer)
     if find_rate:
-        data, verdict = _find_rate(server, asked, prompts, slos, budget_s, seed, workers, strict, json)
+        from bench.load.find import find
+
+        data, verdict = find(
+            server, asked, prompts, slos, budget_s=budget_s, seed=seed, workers=workers, lenient=strict,
+            table=json != "-",
+        )  # fmt: skip
     else:
+        from bench.load.running import measure
+
         run, judgement = measure(server, asked, prompts, slos, seed=seed, workers=workers, lenient=strict)
         data, verdict = as_json(run, judgement, slos), judgement.verdict
         if json != "-":
@@ -98,54 +103,6 @@ def load(
     if json:
         write_json(data, json)
     return 1 if verdict == "invalid" else 0
-
-
-def measure(
-    server: Endpoint,
-    asked: Load,
-    prompts: Prompts,
-    slos: tuple[Slo, ...],
-    *,
-    seed: int,
-    workers: int = 1,
-    lenient: bool = False,
-) -> tuple[Run, Judgement]:
-    """Warm-up, load and telemetry of a server that we did not start; its Run and verdict."""
-    import secrets
-    import tempfile
-    from contextlib import ExitStack
-
-    from bench.checks import judge
-    from bench.load.dialect import STRICT_NOTE, is_strict
-    from bench.load.drive import drive
-    from bench.outcome import declared_cache_share
-    from bench.probe import Sampler
-    from bench.records import Run
-
-    point = _point(server, asked, seed)
-    # Another run must not meet this one's prompts in the server's cache.
-    salt = f"{point.key}-{secrets.token_hex(4)}"
-    lenient = lenient or is_strict(server, asked)
-    sampler = Sampler(None, server.url, "cpu", interval_s=0.5)
-    with tempfile.TemporaryDirectory(prefix="servetune-") as scratch, ExitStack() as stack:
-
-        def before_start() -> None:
-            stack.enter_context(sampler)
-
-        driven = drive(
-            server, asked, seed=seed, prompts=prompts, folder=Path(scratch) / "load", salt=salt,
-            workers=workers, lenient=lenient, before_start=before_start,
-        )  # fmt: skip
-    run = Run(
-        point=point,
-        records=driven.records,
-        samples=sampler.samples(driven.started_monotonic_s),
-        client=driven.client,
-        load_end_s=driven.load_end_s,
-        started_unix_s=driven.started_unix_s,
-        notes=(*([STRICT_NOTE] if lenient else []), *sampler.notes),
-    )
-    return run, judge(run, slos=slos, declared_cache_share=declared_cache_share(asked))
 
 
 def as_json(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> dict[str, Any]:
@@ -217,13 +174,3 @@ def _load(
     return Load(
         "load", arrivals=match[1], rate_per_s=rate or 1.0, requests=requests, duration_s=duration_s, **more  # type: ignore[arg-type]
     )  # fmt: skip
-
-
-def _point(server: Endpoint, asked: Load, seed: int) -> Point:
-    from bench.grid import Point
-    from serving.config import ServingConfig
-
-    config = ServingConfig(
-        engine="endpoint", model=server.served_model, url=server.url, api_key_env=server.api_key_env
-    )
-    return Point(config, asked, seed)

@@ -118,7 +118,7 @@ def check(url: str, name: str) -> Outcome:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "load"
         driven = drive(endpoint, load, seed=0, prompts=prompts(None), folder=folder, salt=name, keep_raw=True)
-        names = _names(Path(scratch) / "load")
+        names = names_of(Path(scratch) / "load")
     wrong: list[str] = []
     if len(driven.records) != REQUESTS and expected.error is not RequestError.SILENT:
         wrong.append(f"{len(driven.records)} records of {REQUESTS} requests")
@@ -186,7 +186,8 @@ def _stamps(driven: Drive, true: dict[str, tuple[float, list[float]]], names: di
     return worst
 
 
-def _names(folder: Path) -> dict[int, str]:
+def names_of(folder: Path) -> dict[int, str]:
+    """Request index -> the name by which the server knows it, from a load folder kept by `keep_raw`."""
     rows = [json.loads(line) for line in (folder / "requests-0.jsonl").read_text().splitlines()]
     bodies = {row["index"]: json.loads(row["body"]) for row in rows}
     prompt = {i: b.get("prompt") or b["messages"][-1]["content"] for i, b in bodies.items()}

@@ -101,7 +101,10 @@ class Sim:
         return {}
 
     def reset_prefix_cache(self, url: str) -> bool:
-        answer = httpx.post(f"{url}/reset_prefix_cache", timeout=TIMEOUT_S, trust_env=False)
+        try:
+            answer = httpx.post(f"{url}/reset_prefix_cache", timeout=TIMEOUT_S, trust_env=False)
+        except httpx.TransportError:  # it died meanwhile: whoever watches the process says why
+            return False
         return answer.status_code == 200
 
 

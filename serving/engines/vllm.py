@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from serving.engine import Command
 from serving.engines import installed
 
 TIMEOUT_S = 30.0
+RESET_TRIES = 10
+RESET_PAUSE_S = 0.2
 GIB = 2**30
 
 VALUE_FLAGS = {
@@ -105,8 +108,18 @@ class Vllm:
         return {}
 
     def reset_prefix_cache(self, url: str) -> bool:
-        answer = httpx.post(f"{url}/reset_prefix_cache", timeout=TIMEOUT_S, trust_env=False)
-        return answer.status_code == 200 and (not answer.content or answer.json().get("success", True))
+        """POST /reset_prefix_cache; again for a while when it says that blocks are still held."""
+        for _ in range(RESET_TRIES):
+            try:
+                answer = httpx.post(f"{url}/reset_prefix_cache", timeout=TIMEOUT_S, trust_env=False)
+            except httpx.TransportError:
+                return False
+            if answer.status_code != 200:
+                return False
+            if not answer.content or answer.json().get("success", True):  # versions before 0.32 say nothing
+                return True
+            time.sleep(RESET_PAUSE_S)
+        return False
 
 
 CACHE_LABELS = {

@@ -1,0 +1,68 @@
+"""One's own questions in one file: read, and refused with the line that is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.accuracy import tasks
+from bench.accuracy.task import Answer, Need
+from serving.errors import UserError
+
+
+def written(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    return path
+
+
+def test_multiple_choice(tmp_path: Path) -> None:
+    file = written(tmp_path / "mine.jsonl", {"id": 1, "prompt": "Two and two make", "choices": [" four", " five"], "gold": 0})
+    task = tasks(["mine.jsonl"], tmp_path)[0]
+    assert file.stem == task.name == "mine"
+    assert task.needs == {Need.PROMPT_LOGPROBS}
+    assert task.chance == 0.5
+    (item,) = task.items()
+    assert task.score(item, {"loaded": [Answer(5, logliks=(-1.0, -2.0), sizes=(1, 1))]}).value == 1
+
+
+def test_generation_and_chat(tmp_path: Path) -> None:
+    written(tmp_path / "g.jsonl", {"id": "a", "prompt": "Q: capital of Peru? A:", "answers": ["Lima"], "max_tokens": 8})
+    written(tmp_path / "c.jsonl", {"id": "a", "question": "Capital of Peru?", "answers": ["Lima"]})
+    generated, chatted = tasks(["g.jsonl", "c.jsonl"], tmp_path)
+    assert generated.needs == {Need.COMPLETIONS}
+    assert chatted.needs == {Need.CHAT}
+    (item,) = generated.items()
+    assert generated.asks(item)[0].options["max_tokens"] == 8
+    assert generated.score(item, {"loaded": [Answer(5, 2, "It is LIMA.")]}).value == 1
+    assert generated.score(item, {"loaded": [Answer(5, 2, "Limassol")]}).value == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "x", "answers": ["y"]}, "not an item"),
+        ({"id": 1, "prompt": "x"}, "no answers"),
+        ({"id": 1, "prompt": "x", "choices": [" a"], "gold": 0}, "choices must be"),
+        ({"id": 1, "prompt": "x", "choices": [" a", " b"], "gold": 2}, "choices must be"),
+        ({"id": 1, "prompt": "x", "choices": [" a", 3], "gold": 0}, "choices must be"),
+        ([1], "not an item"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, row: object, message: str) -> None:
+    written(tmp_path / "bad.jsonl", {"id": 0, "prompt": "x", "answers": ["y"]}, row)
+    with pytest.raises(UserError, match=message) as caught:
+        tasks(["bad.jsonl"], tmp_path)
+    assert "bad.jsonl:2" in caught.value.message
+
+
+def test_other_faults_of_a_file(tmp_path: Path) -> None:
+    item = {"id": 1, "prompt": "x", "answers": ["y"]}
+    written(tmp_path / "twice.jsonl", item, item)
+    written(tmp_path / "mixed.jsonl", item, {"id": 2, "prompt": "x", "choices": [" a", " b"], "gold": 0})
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "torn.jsonl").write_text('{"id": 1,\n')
+    for name, message in [("twice", "same id"), ("mixed", "mixed"), ("empty", "no items"), ("torn", "not JSON"), ("gone", "gone.jsonl")]:
+        with pytest.raises(UserError, match=message):
+            tasks([f"{name}.jsonl"], tmp_path)
