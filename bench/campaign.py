@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from bench import planning, scenariofile
 from bench.measure import measure
 from bench.planning import Plan
 from bench.results import RunFolder
 from bench.scenario import Scenario
+from serving.engines import engine
 from serving.errors import UserError
 from serving.lock import device_lock
 
@@ -48,6 +50,8 @@ def _created(path: Path, plan: Plan) -> RunFolder:
     from bench.environment import environment
 
     scenario = plan.scenario
+    if path.exists():
+        RunFolder.create(path, {}, b"")  # refuses, before the minute that a first calibration takes
     manifest = {
         "scenario": scenario.name,
         "scenario_sha256": scenario.sha256,
@@ -55,11 +59,24 @@ def _created(path: Path, plan: Plan) -> RunFolder:
         "device": plan.device,
         "plan": planning.as_json(plan),
         "environment": environment(),
+        "calibration": _calibration(plan),
         "started_unix_s": time.time(),
     }
     folder = RunFolder.create(path, manifest, scenario.file.read_bytes())
     folder.append("started")
     return folder
+
+
+def _calibration(plan: Plan) -> dict[str, Any] | None:
+    """The client's honest token rate on this machine; None where nothing but the simulator is measured."""
+    from bench.calibration import Step, calibration
+
+    def say(step: Step) -> None:
+        print(f"calibrating the load client: {step.streams} streams", file=sys.stderr)
+
+    if all(engine(launch.config.engine).simulated for launch in plan.launches):
+        return None
+    return calibration(say=say).as_json()
 
 
 def _latest(scenario: Scenario) -> Path:

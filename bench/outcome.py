@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from bench.calibration import Calibration
 from bench.grid import Load
 from bench.records import Judgement, Run
 from bench.results import RunFolder
@@ -75,12 +76,17 @@ BINS = 60
 def outcomes(folder: RunFolder, scenario: Scenario) -> Iterator[Outcome]:
     """Every finished point in the order it was finished. BrokenRunError when one cannot be read."""
     keys = dict.fromkeys(event["key"] for event in folder.events() if event["event"] == "point")
+    kept = folder.manifest.get("calibration")
+    calibration = Calibration.from_json(kept) if kept else None
     for key in keys:
-        yield outcome(folder.run(key), scenario)
+        yield outcome(folder.run(key), scenario, calibration)
 
 
-def outcome(run: Run, scenario: Scenario) -> Outcome:
-    """Metrics, verdict and curves of one run under its scenario's SLOs and price."""
+def outcome(run: Run, scenario: Scenario, calibration: Calibration | None = None) -> Outcome:
+    """Metrics, verdict and curves of one run under its scenario's SLOs and price.
+
+    calibration: the client's honest token rate on the machine that measured; points above it are invalid.
+    """
     from bench.checks import judge
     from bench.metrics import METRICS
     from bench.price import price_for
@@ -93,7 +99,12 @@ def outcome(run: Run, scenario: Scenario) -> Outcome:
         run=replace(run, records=(), samples=()),
         metrics=metrics,
         needed=_needed(view),
-        judgement=judge(run, slos=slos, declared_cache_share=declared_cache_share(run.point.load)),
+        judgement=judge(
+            run,
+            slos=slos,
+            declared_cache_share=declared_cache_share(run.point.load),
+            calibration=calibration,
+        ),
         price=price,
         slos=tuple((slo, slo_state(slo, metrics)) for slo in slos),
         curves=_curves(view),

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from synthetic import point, record
 
 from bench import findrate_table
 from bench.capacity import Probe, as_json
@@ -332,16 +333,10 @@ def test_start_rate_is_below_the_throughput_of_the_largest_loop_that_meets() -> 
     """8 servers of 0.1 s: up to 8 users wait for nobody, 16 wait twice as long as they are served."""
 
     def closed(users: int, seed: int) -> Run:
-        rounds = [np.zeros(users), np.full(users, 0.1), np.full(users, 0.2), np.full(users, 0.3)]
-        due = np.concatenate(rounds)
-        first = due + (0.0 if users <= 8 else 0.6)
-        run = simulation.simulated(lambda *_: (first[:1], first[:1] + 0.1), simulation.Clock(), 0)(
-            1.0, 1.0, 0
-        )
-        one = run.records[0]
-        records = [replace(one, index=i, planned_s=d, sent_s=d, first_s=f, last_s=f + 0.1, event_s=(f, f + 0.1))
-                   for i, (d, f) in enumerate(zip(due.tolist(), first.tolist(), strict=True))]  # fmt: skip
-        return replace(run, records=tuple(records), load_end_s=0.3)
+        waits_s = 0.0 if users <= 8 else 0.6
+        due = [0.1 * turn for turn in range(4) for _ in range(users)]
+        records = [record(i, at, ttft_s=waits_s, step_s=0.1, tokens=2) for i, at in enumerate(due)]
+        return Run(point(arrivals="closed", concurrency=users), tuple(records), load_end_s=0.3)
 
     assert start_rate(closed, [P99]) == pytest.approx(0.8 * 80, rel=0.05)
     with pytest.raises(UserError, match="answered none"):

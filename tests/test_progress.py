@@ -113,7 +113,7 @@ def test_a_terminal_keeps_a_line_a_point_and_gives_its_cursor_back(plan: Plan) -
     text = out.getvalue()
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     assert text.count("TTFT p50") == 31
-    assert "36/36 points in 24 min, 5 failed" in text.replace("\x1b[2K", "")
+    assert "36/36 points in 10 min, 5 failed" in text.replace("\x1b[2K", "")
 
 
 def test_the_live_lines_say_where_it_stands(plan: Plan) -> None:

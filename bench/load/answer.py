@@ -20,6 +20,11 @@ from bench.load.sse import Event, Splitter
 from bench.records import RequestError
 
 
+ABORTED = ("abort", "error")
+"""Finish reasons that say the engine gave the request up."""
+MOST_INFLATED = 1 << 26
+
+
 @dataclass(slots=True)
 class Answer:
     """One response. Stamps are CLOCK_MONOTONIC seconds of the read that completed the event."""
@@ -30,6 +35,7 @@ class Answer:
     event_s: list[float] = field(default_factory=list)
     event_tokens: list[int] = field(default_factory=list)
     text: str = ""
+    reasoning: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
@@ -71,8 +77,9 @@ class _Reader:
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._texts: list[str] = []
+        self._reasonings: list[str] = []
         self._now = 0.0
-        self._known_tokens = 0
+        self.framed = True
 
     def feed(self, part: bytes, stamp: float) -> None:
         self._now = stamp
@@ -91,11 +98,15 @@ class _Reader:
         self.answer.status, self.answer.header_s = status, self._now
         if self._headers.get("content-encoding", "").lower() in ("gzip", "x-gzip", "deflate"):
             self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        chunked = "chunked" in self._headers.get("transfer-encoding", "").lower()
+        self.framed = chunked or "content-length" in self._headers
         if status == 200 and "text/event-stream" in self._headers.get("content-type", ""):
             self._sse = Splitter()
 
     def on_body(self, body: bytes) -> None:
-        data = self._inflate.decompress(body) if self._inflate else body
+        data = self._inflate.decompress(body, MOST_INFLATED) if self._inflate else body
+        if self._inflate and self._inflate.unconsumed_tail:
+            self.fail(RequestError.TOO_LARGE, "a compressed body swells beyond all measure")
         if self._sse is None:
             self._body.append(data)
             return
@@ -120,14 +131,14 @@ class _Reader:
             return
         before = self.answer.output_tokens
         self._usage(chunk)
-        choices = chunk.get("choices") or []
-        choice = choices[0] if choices and isinstance(choices[0], dict) else {}
+        choice = _choice(chunk)
         if choice.get("finish_reason"):
             self.answer.finish_reason = str(choice["finish_reason"])
         answers, reasons = _output(choice)
         if answers or reasons:
             self.answer.event_s.append(self._now)
             self._texts.append(answers)
+            self._reasonings.append(reasons)
             if answers and self.answer.first_answer_s is None:
                 self.answer.first_answer_s = self._now
             if self.answer.output_tokens is not None and choice:
@@ -141,7 +152,7 @@ class _Reader:
             answer.event_tokens = []
         if self._sse is None and answer.status is not None:
             self._whole(b"".join(self._body))
-        answer.text = "".join(self._texts)
+        answer.text, answer.reasoning = "".join(self._texts), "".join(self._reasonings)
 
     def _whole(self, body: bytes) -> None:
         answer, status = self.answer, self.answer.status
@@ -154,7 +165,7 @@ class _Reader:
             self.fail(RequestError.HTTP_STATUS, f"{status}: redirected to {place}, which is not followed")
         elif status != 200:
             self.fail(RequestError.HTTP_STATUS, f"{status}: {_excerpt(body)}")
-        elif self.complete:
+        elif self.complete or not self.framed:
             data = self._json(body)
             if data is None:
                 return
@@ -162,12 +173,12 @@ class _Reader:
                 self.fail(RequestError.IN_STREAM, _message(data["error"]))
                 return
             self._usage(data)
-            choices = data.get("choices") or [{}]
-            choice = choices[0] if isinstance(choices[0], dict) else {}
-            answer.finish_reason = choice.get("finish_reason")
+            choice = _choice(data)
+            if choice.get("finish_reason"):
+                answer.finish_reason = str(choice["finish_reason"])
             message = choice.get("message")
             answers, reasons = _output({"delta": message} if isinstance(message, dict) else choice)
-            self._texts = [answers or reasons]
+            self._texts, self._reasonings = [answers], [reasons]
 
     def _json(self, data: bytes) -> dict[str, Any] | None:
         try:
@@ -209,18 +220,26 @@ def _judge(answer: Answer, reader: _Reader, exchange: Exchange) -> None:
         answer.error, answer.detail = RequestError.TRUNCATED, "the connection ended inside the headers"
         return
     ended = reader.done_marker or answer.finish_reason is not None
-    if answer.streamed and not ended:
+    # Without a length or chunks the connection's end is the body's: what was said proves it whole.
+    complete = reader.complete or (not reader.framed and ended)
+    if answer.finish_reason in ABORTED:
+        answer.error, answer.detail = RequestError.IN_STREAM, f"finish reason {answer.finish_reason}"
+    elif answer.streamed and not ended:
         answer.error = RequestError.TRUNCATED
         answer.detail = exchange.detail or "the stream ended without a finish reason or [DONE]"
-    elif not reader.complete and not (answer.streamed and reader.done_marker):
+    elif not complete and not (answer.streamed and reader.done_marker):
         answer.error = RequestError.TRUNCATED
         answer.detail = exchange.detail or "the body ended before its announced end"
-    elif (answer.output_tokens or len(answer.event_s) or len(answer.text)) == 0 or (
-        answer.streamed and not answer.event_s
-    ):
+    elif not answer.event_s and (answer.streamed or not (answer.text or answer.reasoning)):
         answer.error, answer.detail = RequestError.EMPTY, "a success without one token of output"
     elif answer.streamed and not reader.done_marker:
         answer.detail = answer.detail or "the stream ended in order but without [DONE]"
+
+
+def _choice(content: dict[str, Any]) -> dict[str, Any]:
+    choices = content.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else {}
+    return first if isinstance(first, dict) else {}
 
 
 def _output(choice: dict[str, Any]) -> tuple[str, str]:

@@ -89,7 +89,7 @@ def load(
 
         data, verdict = find(
             server, asked, prompts, slos, budget_s=budget_s, seed=seed, workers=workers, lenient=strict,
-            table=json != "-",
+            start_rate_per_s=rate, table=json != "-",
         )  # fmt: skip
     else:
         from bench.load.running import measure

@@ -9,7 +9,7 @@ from bench.records import Record
 
 
 def record(exchange: Exchange, request: Request, start_s: float, worker: int) -> tuple[Record, str]:
-    """The Record, and the text of the answer (for counting and scoring; not kept in the record)."""
+    """The Record, and all text of the answer, reasoning first (for counting; not kept in the record)."""
     answer = parse(exchange)
 
     def since(stamp: float | None) -> float | None:
@@ -39,7 +39,7 @@ def record(exchange: Exchange, request: Request, start_s: float, worker: int) ->
         error_detail=answer.detail,
         session=exchange.session if exchange.session >= 0 else None,
         worker=worker,
-    ), answer.text
+    ), answer.reasoning + answer.text
 
 
 def _end_of_whole(answer: Answer, closed_s: float | None) -> float | None:

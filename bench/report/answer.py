@@ -33,7 +33,8 @@ def answer(job: Job, names: Sequence[str]) -> Answer:
         f"{job.objective.currency} per million good output tokens" if job.objective.currency else "tokens/s"
     )
     simulated = "SIMULATED: " if best.simulated else ""
-    headline = f"{simulated}best: {_name(best, names)} at {push(best.load)}: {value} {what}"
+    best_of = "best that may be believed" if job.doubtful_winner else "best"
+    headline = f"{simulated}{best_of}: {_name(best, names)} at {push(best.load)}: {value} {what}"
     return Answer(job, headline, tuple(_against(job, best, names)), tuple(_caveats(job, best, names)))
 
 
@@ -76,7 +77,7 @@ def _held_against(what: str, job: Job, best: Candidate, other: Candidate, names:
     factor = gain(job.objective, best, other)
     if factor is None:
         return f"{name} has no such figure"
-    beyond = ", which misses the SLOs" if other.standing == "slo missed" else ""
+    beyond = {"slo missed": ", which misses the SLOs", "doubtful": ", which is doubtful"}.get(other.standing, "")
     return f"{words.relation(factor, job.objective.better)} {name}{beyond}{_overlap(job, best, other)}"
 
 
@@ -101,9 +102,15 @@ def _caveats(job: Job, best: Candidate, names: Sequence[str]) -> list[str]:
         lines.append(f"median of {len(best.outcomes)} repeats, from {low} to {high}")
     rival = job.doubtful_winner
     if rival is not None:
-        factor = gain(job.objective, rival, best) or 1.0
-        lines.append(
-            f"left out as doubtful: {_name(rival, names)} at {push(rival.load)}; "
-            f"it {words.relation(factor, job.objective.better)} this"
-        )
+        relation = words.relation(gain(job.objective, rival, best) or 1.0, job.objective.better)
+        name = f"{_name(rival, names)} at {push(rival.load)}"
+        lines.append(f"left out as doubtful: {name}; it {relation} this. {_doubt(rival)}")
     return lines
+
+
+def _doubt(candidate: Candidate) -> str:
+    """The first reason against a candidate, and what to do about it."""
+    for outcome in candidate.outcomes:
+        for reason in outcome.judgement.reasons:
+            return f"Its doubt: {reason.text}; remedy: {reason.remedy}"
+    return "It cannot be said whether it keeps the SLOs: too few samples"

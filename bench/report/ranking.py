@@ -109,13 +109,17 @@ class Job:
 
     @cached_property
     def baseline(self) -> Candidate | None:
-        """The plainest configuration of the best one's engine under the same load: least departs from
-        the engine's own defaults; None when that is the best itself."""
+        """The plainest configuration of the best one's engine under the same load: departs least from the
+        engine's own defaults, and among equals least from the best; None when that is the best itself."""
         best = self.best
         if best is None:
             return None
         same = [c for c in self.candidates if c.config.engine == best.config.engine and c.load == best.load]
-        plainest = min(same, key=lambda c: len(c.config.settings))
+        wanted = best.config.settings.items()
+        plainest = min(
+            same,
+            key=lambda c: (len(c.config.settings), sum(s not in wanted for s in c.config.settings.items())),
+        )
         return plainest if plainest.config.key != best.config.key else None
 
     @property

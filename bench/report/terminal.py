@@ -80,8 +80,10 @@ def _tally(outcomes: Sequence[Outcome]) -> str:
 
 def _answer(out: Console, answer: Answer) -> None:
     out.print(f"[bold]{escape(answer.job.name)}[/]  {escape(answer.headline)}")
-    for line in (*answer.against, *answer.caveats):
+    for line in answer.against:
         out.print(Padding(Text(line, style="dim"), (0, 0, 0, 2)))
+    for line in answer.caveats:
+        out.print(Padding(Text(line, style="yellow"), (0, 0, 0, 2)))
 
 
 def _table(job: Job, names: Sequence[str], outcomes: Sequence[Outcome], width: int) -> Table:
