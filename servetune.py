@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import sys
 from pkgutil import resolve_name
+from typing import Any
 
 import typer
-from click.exceptions import Abort, ClickException
-
 from serving.errors import ServetuneError
+
+# Typer carries a copy of click; its errors are reached through what it exports.
+ClickError: Any = typer.BadParameter.__mro__[2]
 
 COMMANDS: dict[str, str] = {
     "doctor": "bench.doctor:doctor",
@@ -26,7 +28,9 @@ COMMANDS: dict[str, str] = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; errors become `error:` and `hint:` on stderr and an exit status."""
     arguments = sys.argv[1:] if argv is None else argv
-    app = typer.Typer(name="servetune", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        name="servetune", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
     app.callback()(_about)
     # Only the command asked for is imported; the list of all of them needs all.
     asked = [name for name in arguments[:1] if name in COMMANDS]
@@ -39,10 +43,10 @@ def main(argv: list[str] | None = None) -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return error.exit_code
-    except ClickException as error:
+    except ClickError as error:
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted; everything measured so far is kept", file=sys.stderr)
         return 130
     return int(status or 0)

@@ -1,6 +1,6 @@
 """ARRIVALS: process name -> planned arrival times, in seconds from the start, computed before the load.
 
-One seeded schedule for the whole load: worker processes get disjoint slices of it, never streams of their own.
+One seeded schedule for the whole load: worker processes get disjoint slices of it, never their own streams.
 `fit` says whether what was achieved is the process that was asked for.
 """
 

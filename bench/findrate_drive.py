@@ -30,7 +30,10 @@ MOST_USERS = 512
 GAIN = 1.1
 BELOW = 0.8
 """An open loop holds less than a closed one: arrivals bunch."""
-DRAIN_S = 10.0
+DRAIN_S, FIRST_DRAIN_S = 2.0, 10.0
+DRAIN_LATENCIES = 5.0
+"""After the last departure it is waited for 2 s, twice the limits, and so many durations of a request: what has
+not answered by then is over the limit, and gives its place up."""
 
 
 def capacity_of(
@@ -100,8 +103,15 @@ class Driver:
         self.folder, self.salt, self.workers, self.lenient = folder, salt, workers, lenient
         self.alive, self.progress = alive, progress
         limits_s = [slo.limit / 1e3 for slo in slos if slo.statistic is not None]
-        self.drain_s = max([DRAIN_S, *(2 * limit for limit in limits_s)])
+        self.least_drain_s = max([DRAIN_S, *(2 * limit for limit in limits_s)])
+        self.request_s: float | None = None
         self.count = 0
+
+    @property
+    def drain_s(self) -> float:
+        if self.request_s is None:
+            return max(FIRST_DRAIN_S, self.least_drain_s)
+        return max(self.least_drain_s, DRAIN_LATENCIES * self.request_s)
 
     def __call__(self, rate_per_s: float, duration_s: float, seed: int) -> Run:
         load = replace(self.base, rate_per_s=rate_per_s, duration_s=duration_s, requests=None,
@@ -132,6 +142,10 @@ class Driver:
                 salt=f"{self.salt}-{name}", workers=self.workers, lenient=self.lenient, alive=self.alive,
                 stop=stop, progress=self.progress,
             )  # fmt: skip
+        spent = sorted(r.last_s - r.planned_s for r in driven.records if r.ok and r.last_s is not None)
+        if spent:
+            median_s = spent[len(spent) // 2]
+            self.request_s = min(median_s, self.request_s or median_s)
         return Run(
             point=Point(self.config, load, seed),
             records=driven.records,

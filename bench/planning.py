@@ -95,10 +95,9 @@ def _counted(points: list[Point], refused: dict[str, str]) -> Iterable[tuple[Ser
 
 def _launches(points: list[Point], restart: bool) -> Iterable[Launch]:
     order = sorted(points, key=lambda p: p.repeat) if restart else points
-    number = 0
-    for _, same in groupby(order, key=lambda p: (p.repeat if restart else 0, p.config.key)):
+    groups = groupby(order, key=lambda p: (p.repeat if restart else 0, p.config.key))
+    for number, (_, same) in enumerate(groups, 1):
         of_launch = sorted(same, key=lambda p: p.repeat)
-        number += 1
         yield Launch(f"{number:03d}-{of_launch[0].config.key}", of_launch[0].config, tuple(of_launch))
 
 

@@ -51,7 +51,8 @@ def test_plan_json_goes_to_stdout_alone() -> None:
     data = json.loads(done.stdout)
     assert data["points"] == 8
     assert data["launches"] == 4
-    assert data["dropped"] == []
+    assert sum(d["points"] for d in data["dropped"]) == 2
+    assert "15.0 GiB" in data["dropped"][0]["reason"]
     assert data["estimated_s"] > 0
 
 

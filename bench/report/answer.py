@@ -77,7 +77,8 @@ def _held_against(what: str, job: Job, best: Candidate, other: Candidate, names:
     factor = gain(job.objective, best, other)
     if factor is None:
         return f"{name} has no such figure"
-    beyond = {"slo missed": ", which misses the SLOs", "doubtful": ", which is doubtful"}.get(other.standing, "")
+    said = {"slo missed": ", which misses the SLOs", "doubtful": ", which is doubtful"}
+    beyond = said.get(other.standing, "")
     return f"{words.relation(factor, job.objective.better)} {name}{beyond}{_overlap(job, best, other)}"
 
 

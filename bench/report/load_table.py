@@ -17,7 +17,8 @@ SERIES = ("ttft", "tpot", "icl", "e2e", "schedule_lag")
 STATISTICS = ("p50", "p90", "p95", "p99", "mean")
 BESIDE = ("ttft_sent", "e2e_sent")
 RATES = (
-    "request_throughput_per_s", "output_token_throughput_per_s", "goodput_per_s", "error_rate", "censored_share",
+    "request_throughput_per_s", "output_token_throughput_per_s", "goodput_per_s", "error_rate",
+    "censored_share",
 )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ const style = (name) => getComputedStyle(document.documentElement).getPropertyVa
 let printing = false;
 const colours = () => (matchMedia("(prefers-color-scheme: dark)").matches && !printing ? DARK : LIGHT);
 function layout(extra) {
-  const axis = { gridcolor: style("--grid"), zerolinecolor: style("--grid"), linecolor: style("--rule"), automargin: true, separatethousands: true, title: { standoff: 10 } };
+  const axis = { gridcolor: style("--grid"), zerolinecolor: style("--grid"), linecolor: style("--rule"), automargin: true, separatethousands: true, exponentformat: "none", title: { standoff: 10 } };
   const merged = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: style("--ink"), family: getComputedStyle(document.body).fontFamily, size: 13 },
     margin: { l: 56, r: 12, t: 12, b: 48 }, hoverlabel: { align: "left" }, separators: ".,", ...extra };
   merged.xaxis = { ...axis, ...extra.xaxis, title: { ...axis.title, ...extra.xaxis?.title } };
@@ -121,7 +121,7 @@ function drawCurves() {
     const group = own[0].c.at[by], index = groups.indexOf(group), colour = palette[index % palette.length];
     const symbol = SYMBOLS[index % SYMBOLS.length], simulated = own[0].c.simulated;
     traces.push({ x: own.map((p) => p.x), y: own.map((p) => p.y), mode: "lines+markers", name: escaped(group + (by === "engine" && simulated ? " (simulated)" : "")), legendgroup: group, showlegend: !seen.has(group),
-      line: { color: many ? faint(colour) : colour, width: many ? 1 : 1.5, dash: simulated ? "dot" : "solid" }, marker: { color: colour, size: many ? 6 : 9, symbol: own.map((p) => (believed(p.c) ? symbol : `${symbol}-open`)) },
+      line: { color: many ? faint(colour) : colour, width: many ? 1 : 1.5, dash: simulated ? "dot" : "solid" }, marker: { color: colour, size: many ? 6 : 9, symbol: own.map((p) => (!believed(p.c) ? "x-open" : p.c.standing === "doubtful" ? `${symbol}-open` : symbol)) },
       text: own.map((p) => `${escaped(p.c.name)}<br>${escaped(p.c.push)} · ${escaped(p.c.mark)}${p.c.simulated ? " · SIMULATED" : ""}<br>${escaped(shown(x))}: ${number(p.x)}<br>${escaped(shown(y))}: ${number(p.y)}`), hoverinfo: "text" });
     seen.add(group);
   }

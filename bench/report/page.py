@@ -159,6 +159,7 @@ def _card(answer: Answer, names: Sequence[str], outcomes: Sequence[Outcome]) -> 
         currency = job.objective.currency
         card |= {
             "best": _name(best, names),
+            "rivalled": job.doubtful_winner is not None,
             "push": push(best.load),
             "value": words.number(best.value(job.objective.metric)),
             "unit": f"{currency} per million good output tokens" if currency else "output tokens/s",
