@@ -23,8 +23,8 @@ SETTLE_SHARE = 0.1
 SETTLE_LATENCIES = 2.0
 """The start of a stretch is left out: a tenth of it, and two request durations, while the server fills."""
 FLOW_BINS = 20
-FLOW_T = 3.9
-"""Slope over its error with 19 degrees of freedom: one in 2,000 for a queue that only drifts."""
+FLOW_T = 3.0
+"""Mean net flow over its error, 19 degrees of freedom: one in 270 for a queue that only just keeps up."""
 FEWEST_FOR_FLOW = 60
 
 

@@ -3,7 +3,8 @@
 Two forms are read, plain or gzipped:
 - CSV with a header: arrival in seconds (arrival_s, timestamp_s, or an ISO TIMESTAMP as Azure's), input
   tokens (input_tokens, ContextTokens, ...), output tokens (output_tokens, GeneratedTokens, ...);
-- JSONL as Mooncake's: timestamp in ms, input_length, output_length, hash_ids of 512-token prefix blocks.
+- JSONL as Mooncake's: timestamp in ms, input_length, output_length, hash_ids of 512-token prefix blocks; a row
+  may be an object with these names or a list in this order.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from serving.errors import UserError
 
@@ -24,6 +26,11 @@ BLOCK_TOKENS = 512
 TIMES = ("arrival_s", "arrival", "timestamp_s", "timestamp", "TIMESTAMP", "time_s")
 INPUTS = ("input_tokens", "ContextTokens", "input_length", "prompt_tokens", "request_tokens")
 OUTPUTS = ("output_tokens", "GeneratedTokens", "output_length", "completion_tokens", "response_tokens")
+
+
+MOONCAKE = ("timestamp", "input_length", "output_length", "hash_ids")
+Sizes = tuple[float, int, int, tuple[int, ...]]
+"""Arrival in seconds, input tokens, output tokens, prefix blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +96,17 @@ def _jsonl(text: str, path: Path) -> list[Arrival]:
     return rows
 
 
-def _mooncake(row: Mapping[str, object]) -> tuple[float, int, int, tuple[int, ...]]:
-    blocks = row.get("hash_ids") or []
-    assert isinstance(blocks, list)
-    return (float(str(row["timestamp"])) / 1000, int(str(row["input_length"])), int(str(row["output_length"])),
-            tuple(blocks))  # fmt: skip
+def _mooncake(row: Any) -> Sizes:
+    named = dict(zip(MOONCAKE, row, strict=False)) if isinstance(row, list) else row
+    at_ms, came, went = (named[name] for name in MOONCAKE[:3])
+    return float(at_ms) / 1000, int(came), int(went), tuple(map(int, named.get("hash_ids") or ()))
 
 
-def _arrival(path: Path, number: int, row, make) -> Arrival:  # type: ignore[no-untyped-def]
+def _arrival(path: Path, number: int, row: Any, make: Callable[[Any], Sizes]) -> Arrival:
     try:
         at_s, came, went, blocks = make(row)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise UserError(f"{path}:{number}: {error!r} in {dict(row)!r}"[:300]) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}:{number}: {error!r} in {row!r}"[:300]) from error
     if came < 1 or went < 1:
         raise UserError(f"{path}:{number}: {came} input and {went} output tokens; at least 1 each")
     return Arrival(at_s, came, went, blocks)

@@ -55,7 +55,9 @@ def test_scores_are_those_of_the_server(tmp_path: Path) -> None:
 def test_every_task_runs_and_its_folder_reads_back_the_same(tmp_path: Path) -> None:
     listener = Listener()
     with served(Llm()) as endpoint:
-        made = evaluate(endpoint, tasks(["full"]), Accuracy(items=4), tmp_path / "e", 3, listener, identity={"a": 1})
+        made = evaluate(
+            endpoint, tasks(["full"]), Accuracy(items=4), tmp_path / "e", 3, listener, identity={"a": 1}
+        )
     assert not made.refused
     assert len(made.tasks) == len(tasks(["full"]))
     assert all(len(task.scored) == 4 and not task.errors for task in made.tasks.values())
@@ -247,6 +249,7 @@ def test_a_damaged_journal_is_named_with_its_line(tmp_path: Path) -> None:
 
 def test_concurrent_writers_of_one_journal_lose_no_line(tmp_path: Path) -> None:
     with journal.Journal(tmp_path / "j.jsonl") as log:
+
         def write(number: int) -> None:
             for index in range(50):
                 log.add(journal.Entry(f"{number}-{index}", "x", "p", (Answer(1, 1, "ü\n", "stop"),)))

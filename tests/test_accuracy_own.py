@@ -18,7 +18,10 @@ def written(path: Path, *rows: object) -> Path:
 
 
 def test_multiple_choice(tmp_path: Path) -> None:
-    file = written(tmp_path / "mine.jsonl", {"id": 1, "prompt": "Two and two make", "choices": [" four", " five"], "gold": 0})
+    file = written(
+        tmp_path / "mine.jsonl",
+        {"id": 1, "prompt": "Two and two make", "choices": [" four", " five"], "gold": 0},
+    )
     task = tasks(["mine.jsonl"], tmp_path)[0]
     assert file.stem == task.name == "mine"
     assert task.needs == {Need.PROMPT_LOGPROBS}
@@ -28,7 +31,10 @@ def test_multiple_choice(tmp_path: Path) -> None:
 
 
 def test_generation_and_chat(tmp_path: Path) -> None:
-    written(tmp_path / "g.jsonl", {"id": "a", "prompt": "Q: capital of Peru? A:", "answers": ["Lima"], "max_tokens": 8})
+    written(
+        tmp_path / "g.jsonl",
+        {"id": "a", "prompt": "Q: capital of Peru? A:", "answers": ["Lima"], "max_tokens": 8},
+    )
     written(tmp_path / "c.jsonl", {"id": "a", "question": "Capital of Peru?", "answers": ["Lima"]})
     generated, chatted = tasks(["g.jsonl", "c.jsonl"], tmp_path)
     assert generated.needs == {Need.COMPLETIONS}
@@ -63,6 +69,12 @@ def test_other_faults_of_a_file(tmp_path: Path) -> None:
     written(tmp_path / "mixed.jsonl", item, {"id": 2, "prompt": "x", "choices": [" a", " b"], "gold": 0})
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "torn.jsonl").write_text('{"id": 1,\n')
-    for name, message in [("twice", "same id"), ("mixed", "mixed"), ("empty", "no items"), ("torn", "not JSON"), ("gone", "gone.jsonl")]:
+    for name, message in [
+        ("twice", "same id"),
+        ("mixed", "mixed"),
+        ("empty", "no items"),
+        ("torn", "not JSON"),
+        ("gone", "gone.jsonl"),
+    ]:
         with pytest.raises(UserError, match=message):
             tasks([f"{name}.jsonl"], tmp_path)

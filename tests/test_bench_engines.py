@@ -52,7 +52,11 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def of(real: RunFolder, engine: str, quantization: str):  # type: ignore[no-untyped-def]
-    found = [r for r in real.runs() if (r.point.config.engine, r.point.config.quantization) == (engine, quantization)]
+    found = [
+        r
+        for r in real.runs()
+        if (r.point.config.engine, r.point.config.quantization) == (engine, quantization)
+    ]
     if not found and engine == "vllm":
         pytest.skip("vLLM's CPU build cannot be had here; the run said so and went on")
     return found[0]

@@ -71,7 +71,9 @@ def test_plan_counts_launches_not_points(tmp_path: Path) -> None:
 def test_what_is_dropped_is_said_with_its_reason(tmp_path: Path) -> None:
     text = (ROOT / "scenarios/demo.yaml").read_text()
     file = tmp_path / "drop.yaml"
-    file.write_text(text.replace("workloads:", "rules: [{drop: {quantization: fp8}, because: no fp8 today}]\nworkloads:"))
+    file.write_text(
+        text.replace("workloads:", "rules: [{drop: {quantization: fp8}, because: no fp8 today}]\nworkloads:")
+    )
     done = run("plan", str(file))
     assert done.returncode == 0
     assert "no fp8 today" in done.stdout
@@ -80,7 +82,9 @@ def test_what_is_dropped_is_said_with_its_reason(tmp_path: Path) -> None:
 def test_nothing_left_to_run_is_an_error(tmp_path: Path) -> None:
     text = (ROOT / "scenarios/demo.yaml").read_text()
     file = tmp_path / "none.yaml"
-    file.write_text(text.replace("workloads:", "rules: [{drop: {engine: sim}, because: none of it}]\nworkloads:"))
+    file.write_text(
+        text.replace("workloads:", "rules: [{drop: {engine: sim}, because: none of it}]\nworkloads:")
+    )
     done = run("plan", str(file))
     assert done.returncode == 2
     assert "none of it" in done.stderr

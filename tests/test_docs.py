@@ -17,7 +17,9 @@ MADE = ("results/", ".venv", ".engines", ".models", ".cache", "src/")
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_named_exist(page: Path) -> None:
-    named = re.findall(r"`((?:serving|bench|search|scenarios|tests|tools|docs|\.ci)/[\w./-]*)`", page.read_text())
+    named = re.findall(
+        r"`((?:serving|bench|search|scenarios|tests|tools|docs|\.ci)/[\w./-]*)`", page.read_text()
+    )
     placeholder = re.compile(r"/x\.(py|yaml)$")
     missing = [n for n in named if not placeholder.search(n) and not (ROOT / n).exists()]
     assert not missing
@@ -57,7 +59,9 @@ def test_make_help_lists_every_target() -> None:
 
 def test_nothing_of_the_machine_it_was_written_on() -> None:
     """No absolute home or work folders in anything that ships."""
-    files = [f for part in ("serving", "bench", "tools", "docs", "scenarios") for f in (ROOT / part).rglob("*")]
+    files = [
+        f for part in ("serving", "bench", "tools", "docs", "scenarios") for f in (ROOT / part).rglob("*")
+    ]
     texts = {f: f.read_text() for f in files if f.suffix in {".py", ".md", ".yaml", ".txt", ".j2"}}
     assert not [str(f) for f, text in texts.items() if re.search(r"/(work|root|home/\w+)/", text)]
 

@@ -39,7 +39,9 @@ def counted(losses: int, gains: int, both: int, neither: int, floor: float) -> S
 
 
 @pytest.mark.parametrize(("floor", "least"), [(0.99, 299), (0.98, 149), (0.95, 59)])
-def test_with_nothing_lost_the_pass_needs_the_exact_binomial_number_of_items(floor: float, least: int) -> None:
+def test_with_nothing_lost_the_pass_needs_the_exact_binomial_number_of_items(
+    floor: float, least: int
+) -> None:
     assert judge(against_floor(equal(least, least), floor)).outcome == "PASS"
     assert judge(against_floor(equal(least - 1, least - 1), floor)).outcome == "INCONCLUSIVE"
 
@@ -71,12 +73,16 @@ def test_bounds_of_a_share_are_clopper_pearson() -> None:
     assert upper_bound(data, 0.05) == pytest.approx(high, abs=2e-3)
 
 
-scores = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0])), min_size=1, max_size=60)
+scores = st.lists(
+    st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0])), min_size=1, max_size=60
+)
 
 
 @settings(max_examples=40, deadline=None)
 @given(scores, st.sampled_from([0.9, 0.95, 0.99, 1.0]))
-def test_the_interval_holds_the_effect_and_agrees_with_the_verdict(pairs: list[tuple[float, float]], floor: float) -> None:
+def test_the_interval_holds_the_effect_and_agrees_with_the_verdict(
+    pairs: list[tuple[float, float]], floor: float
+) -> None:
     data = against_floor(Paired(*(np.array(side) for side in zip(*pairs, strict=True))), floor)
     found = judge(data)
     assert found.low - 1e-6 <= found.effect <= found.high + 1e-6
@@ -117,7 +123,9 @@ def test_values_outside_the_range_are_an_error() -> None:
         sample(np.array([]), 0.0, 1.0)
 
 
-def rates(n: int, right: float, flips: float, floor: float, effect: float, draws: int, seed: int) -> tuple[float, float]:
+def rates(
+    n: int, right: float, flips: float, floor: float, effect: float, draws: int, seed: int
+) -> tuple[float, float]:
     """How often a candidate with true mean d = `effect` is passed and failed, by simulation."""
     losses = max((flips + (1 - floor) * right - effect) / 2, 0.0)
     gains = losses - (1 - floor) * right + effect
@@ -146,7 +154,13 @@ def allowed(level: float, draws: int) -> float:
 
 @pytest.mark.parametrize(
     ("n", "right", "flips", "floor"),
-    [(300, 0.5, 0.05, 0.95), (600, 0.55, 0.02, 0.99), (1000, 0.7, 0.05, 0.99), (100, 0.5, 0.1, 0.9), (545, 0.55, 0.0056, 0.99)],
+    [
+        (300, 0.5, 0.05, 0.95),
+        (600, 0.55, 0.02, 0.99),
+        (1000, 0.7, 0.05, 0.99),
+        (100, 0.5, 0.1, 0.9),
+        (545, 0.55, 0.0056, 0.99),
+    ],
 )
 def test_a_candidate_exactly_at_the_floor_passes_at_most_one_time_in_twenty(
     n: int, right: float, flips: float, floor: float

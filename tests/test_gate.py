@@ -80,7 +80,9 @@ def suite(folder: Path, facts: Right, safe: Right | None = None) -> Evaluation:
     )
 
 
-def test_an_equal_candidate_passes_and_a_bad_one_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_equal_candidate_passes_and_a_bad_one_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base, same = half_right()
     _, bad = half_right(losses=200)
     suite(tmp_path / "base", base)
@@ -188,7 +190,10 @@ def test_a_baseline_that_guesses_supports_no_pass(tmp_path: Path) -> None:
 def test_failed_requests_count_against_the_candidate_and_disqualify_a_baseline(tmp_path: Path) -> None:
     base, same = half_right()
     whole = result("facts", base)
-    broken = {i: replace(s, value=0.0, error="http_status: 500") if int(i) % 3 == 0 else s for i, s in whole.scored.items()}
+    broken = {
+        i: replace(s, value=0.0, error="http_status: 500") if int(i) % 3 == 0 else s
+        for i, s in whole.scored.items()
+    }
     a = evaluation(tmp_path / "a", whole)
     b = evaluation(tmp_path / "b", replace(whole, scored=broken))
     (forward,) = [c for c in claims(b, a, Accuracy()) if c.name == "facts"]
@@ -242,15 +247,15 @@ def test_security_is_judged_by_its_change(tmp_path: Path) -> None:
 def test_the_baseline_against_itself_fails_no_more_often_than_stated() -> None:
     """A/A with flips: items answered differently by chance on both sides, several tasks at once."""
     rng, failed = np.random.default_rng(7), 0
-    for _ in range(60):
+    for _ in range(40):
         tasks = []
-        for name in "abcd":
-            truth = rng.random(250) < 0.6
-            sides = [np.where(rng.random(250) < 0.04, ~truth, truth) for _ in range(2)]
+        for name in "abc":
+            truth = rng.random(150) < 0.6
+            sides = [np.where(rng.random(150) < 0.04, ~truth, truth) for _ in range(2)]
             tasks.append([result(name, {str(i): float(v) for i, v in enumerate(s)}) for s in sides])
         a, b = (Evaluation(Path("none"), {}, {t[k].name: t[k] for t in tasks}) for k in (0, 1))
-        failed += overall(c for c in claims(b, a, Accuracy()) if c.name in "abcd") == "FAIL"
-    assert failed <= 60 * 0.05 + 3 * (60 * 0.05 * 0.95) ** 0.5
+        failed += overall(c for c in claims(b, a, Accuracy()) if c.name in "abc") == "FAIL"
+    assert failed <= 40 * 0.05 + 3 * (40 * 0.05 * 0.95) ** 0.5
 
 
 def test_sides_are_named_or_explained(tmp_path: Path) -> None:

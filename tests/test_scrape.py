@@ -86,7 +86,9 @@ def test_no_metrics_is_said_once_and_not_asked_again(status):
 
 
 def test_failures_are_counted_and_the_next_scrape_is_tried():
-    answers = iter([*[(200, TEXT)] * 2, *[(500, "busy")] * 2, None, (200, "<html>"), (200, TEXT), (200, TEXT)])
+    answers = iter(
+        [*[(200, TEXT)] * 2, *[(500, "busy")] * 2, None, (200, "<html>"), (200, TEXT), (200, TEXT)]
+    )
     with scripted(lambda path: next(answers)) as url:
         probe = ServerProbe(url)
         found = [len(probe.read()) for _ in range(5)]

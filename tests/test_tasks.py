@@ -29,7 +29,9 @@ def answer(ask: Ask, text: str = "Oslo", likely: int = 0) -> Answer:
         logliks = tuple(-1.0 if i == likely else -5.0 for i in range(len(ask.choices)))
         return Answer(9, logliks=logliks, sizes=(1,) * len(ask.choices))
     if ask.kind == "score":
-        return Answer(3, tokens=("a", " b", " c"), logprobs=(None, -1.0, -2.0), tops=(None, {" b": -1.0}, {" c": -2.0}))
+        return Answer(
+            3, tokens=("a", " b", " c"), logprobs=(None, -1.0, -2.0), tops=(None, {" b": -1.0}, {" c": -2.0})
+        )
     return Answer(9, 3, text, "stop")
 
 
@@ -73,7 +75,11 @@ def test_different_items_ask_different_things(task: Task) -> None:
 def test_scores_are_shares_that_depend_on_the_answer(task: Task) -> None:
     values = set()
     for item in task.items()[:60]:
-        one = [scored(task, item, text, likely) for text in ("I cannot help with that.", '{"a": 1}', "a b c d e f") for likely in (0, 1, 2)]
+        one = [
+            scored(task, item, text, likely)
+            for text in ("I cannot help with that.", '{"a": 1}', "a b c d e f")
+            for likely in (0, 1, 2)
+        ]
         gold = item.data.get("answers", item.data.get("canary"))
         one.append(scored(task, item, gold[0] if isinstance(gold, list) else str(gold)))
         valid = '{"name": "a", "topic": "b", "count": 1, "confirmed": false}'

@@ -1,7 +1,7 @@
 """`make bench-client`: our load client's error and CPU beside plain aiohttp and httpx clients, in one run.
 
 All read the same scripted server, which writes down what it truly sent; it has a core of its own, the client
-another. Exit status 1 when our client breaks a limit of LIMITS. Run it on a machine that is otherwise idle.
+another. Exit status 1 when our client breaks a limit of `Reading.broken`. Run it on a machine that is otherwise idle.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -30,13 +31,14 @@ from serving.engine import Endpoint
 FIRST_MS, STEP_MS = 50, 10
 CPU_US_PER_EVENT = 15.0
 OFFERED = 0.98
+Truth = dict[str, tuple[float, list[float]]]
 Row = tuple[str, float, float, float, float]
 """Name of a request and, on CLOCK_MONOTONIC, when it was sent, its first event, its last, its end."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one client read of one load, beside the truth; times in ms. offered: share of what the server offers."""
+    """What one client read of one load, beside the truth. offered: share of what the server offers."""
 
     client: str
     streams: int
@@ -60,7 +62,11 @@ class Reading:
             ("TPOT", self.tpot_p50_ms, self.tpot_p50_true_ms, 0.01 * self.tpot_p50_true_ms),
             ("E2E", self.e2e_p50_ms, self.e2e_p50_true_ms, 0.01 * self.e2e_p50_true_ms),
         )
-        found = [f"{n}: {read:.2f} ms, truly {true:.2f}" for n, read, true, most in limits if abs(read - true) > most]
+        found = [
+            f"{name}: {read:.2f} ms, truly {true:.2f}"
+            for name, read, true, most in limits
+            if abs(read - true) > most
+        ]
         if self.offered < OFFERED:
             found.append(f"throughput {self.offered:.1%} of what the server offers")
         if self.cpu_us_per_event > CPU_US_PER_EVENT:
@@ -71,8 +77,8 @@ class Reading:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, nargs="+", default=[128, 512])
-    parser.add_argument("--rounds", type=int, default=2, help="requests of each stream")
-    parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3, help="requests of each stream")
+    parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--json", metavar="FILE|-")
     asked = parser.parse_args(arguments)
     cores = sorted(os.sched_getaffinity(0))
@@ -94,7 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if broken else 0
 
 
-def _measure(streams: Sequence[int], rounds: int, tokens: int, core: int, server_core: int) -> Iterator[Reading]:
+def _measure(
+    streams: Sequence[int], rounds: int, tokens: int, core: int, server_core: int
+) -> Iterator[Reading]:
     for count in streams:
         with scripted_server(server_core) as url:
             rows, cpu_s = _ours(url, count, rounds, tokens)
@@ -114,7 +122,9 @@ def _ours(url: str, streams: int, rounds: int, tokens: int) -> tuple[list[Row], 
     load = Load("client", 8, tokens, concurrency=streams, requests=streams * rounds)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "load"
-        driven = drive(endpoint, load, seed=0, prompts=prompts(None), folder=folder, salt=str(streams), keep_raw=True)
+        driven = drive(
+            endpoint, load, seed=0, prompts=prompts(None), folder=folder, salt=str(streams), keep_raw=True
+        )
         names = names_of(folder)
     rows = []
     for record in driven.records:
@@ -135,22 +145,29 @@ def _plain(
     return [tuple(row) for row in told["records"]], told["cpu_s"]
 
 
-def _reading(
-    client: str, streams: int, rows: list[Row], true: dict[str, tuple[float, list[float]]], cpu_s: float, tokens: int
-) -> Reading:
+def _reading(client: str, streams: int, rows: list[Row], true: Truth, cpu_s: float, tokens: int) -> Reading:
     read = np.array([row[1:] for row in rows])
     told = np.array([(true[row[0]][0], true[row[0]][1][0], true[row[0]][1][-1]) for row in rows])
     ttft, ttft_true = read[:, 1] - read[:, 0], told[:, 1] - told[:, 0]
     e2e, e2e_true = read[:, 2] - read[:, 0], told[:, 2] - told[:, 0]
-    percentile = {(name, q): 1e3 * float(np.percentile(values, q)) for q in (50, 99) for name, values in (
-        ("ttft", ttft), ("ttft_true", ttft_true), ("e2e", e2e), ("e2e_true", e2e_true),
-        ("tpot", (e2e - ttft) / (tokens - 1)), ("tpot_true", (e2e_true - ttft_true) / (tokens - 1)))}  # fmt: skip
+
+    def ms(values: NDArray[np.float64], q: float = 50) -> float:
+        return 1e3 * float(np.percentile(values, q))
+
     return Reading(
-        client, streams, percentile["ttft", 50], percentile["ttft_true", 50], percentile["ttft", 99],
-        percentile["ttft_true", 99], percentile["tpot", 50], percentile["tpot_true", 50], percentile["e2e", 50],
-        percentile["e2e_true", 50], float(e2e_true.sum() / (read[:, 3] - read[:, 0]).sum()),
-        cpu_s * 1e6 / (len(rows) * tokens),
-    )  # fmt: skip
+        client=client,
+        streams=streams,
+        ttft_p50_ms=ms(ttft),
+        ttft_p50_true_ms=ms(ttft_true),
+        ttft_p99_ms=ms(ttft, 99),
+        ttft_p99_true_ms=ms(ttft_true, 99),
+        tpot_p50_ms=ms(e2e - ttft) / (tokens - 1),
+        tpot_p50_true_ms=ms(e2e_true - ttft_true) / (tokens - 1),
+        e2e_p50_ms=ms(e2e),
+        e2e_p50_true_ms=ms(e2e_true),
+        offered=float(e2e_true.sum() / (read[:, 3] - read[:, 0]).sum()),
+        cpu_us_per_event=cpu_s * 1e6 / (len(rows) * tokens),
+    )
 
 
 def _python_with(library: str) -> str | None:
@@ -164,15 +181,16 @@ def _python_with(library: str) -> str | None:
 
 def _show(readings: Sequence[Reading]) -> None:
     table = Table(
-        "client", "streams", "TTFT p50 (true)", "TTFT p99 (true)", "TPOT (true)", "E2E (true)",
-        "of offered load", "us CPU an event", "CPU, ours = 1", "p99 error, ours = 1",
+        "client", "streams", "TTFT p50 (true)", "TTFT p99 (true)", "TPOT (true)", "E2E (true)", "offered",
+        "us/event", "CPU, ours = 1", "p99 error, ours = 1",
     )  # fmt: skip
     for r in readings:
         ours = next(o for o in readings if o.client == "servetune" and o.streams == r.streams)
         error, our_error = (abs(x.ttft_p99_ms - x.ttft_p99_true_ms) for x in (r, ours))
         table.add_row(
             r.client, str(r.streams), f"{r.ttft_p50_ms:.1f} ({r.ttft_p50_true_ms:.1f})",
-            f"{r.ttft_p99_ms:.1f} ({r.ttft_p99_true_ms:.1f})", f"{r.tpot_p50_ms:.3f} ({r.tpot_p50_true_ms:.3f})",
+            f"{r.ttft_p99_ms:.1f} ({r.ttft_p99_true_ms:.1f})",
+            f"{r.tpot_p50_ms:.3f} ({r.tpot_p50_true_ms:.3f})",
             f"{r.e2e_p50_ms:.1f} ({r.e2e_p50_true_ms:.1f})", f"{r.offered:.1%}", f"{r.cpu_us_per_event:.1f}",
             f"{r.cpu_us_per_event / ours.cpu_us_per_event:.1f}", f"{error / max(our_error, 0.1):.1f}",
         )  # fmt: skip

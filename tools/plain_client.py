@@ -1,5 +1,6 @@
-"""A plain streaming client, as most load tools have one: `plain_client.py aiohttp|httpx URL STREAMS ROUNDS TOKENS CORE`.
+"""A plain streaming client, as most load tools have one.
 
+`plain_client.py aiohttp|httpx URL STREAMS ROUNDS TOKENS CORE`
 Closed loop; each event is parsed as it comes and stamped after that. Prints one JSON object: CPU seconds and
 per request its name (the prompt's first two words), when it was sent, its first and its last event.
 For comparison only (`tools/bench_client.py`); run by whichever Python has the library.
@@ -32,7 +33,7 @@ async def with_httpx(url, bodies, keep):
     import httpx
 
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(limits=limits, timeout=None, trust_env=False) as session:
+    async with httpx.AsyncClient(limits=limits, timeout=300, trust_env=False) as session:
 
         async def one(body):
             sent, stamps = time.monotonic(), []
@@ -50,9 +51,10 @@ async def user(share, one):
 
 
 def read(line, stamps):
-    if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
-        if json.loads(line[6:])["choices"]:
-            stamps.append(time.monotonic())
+    if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
+        return
+    if json.loads(line[6:])["choices"]:
+        stamps.append(time.monotonic())
 
 
 def main():

@@ -14,6 +14,7 @@ from bench.accuracy.settings import Accuracy
 HERE = Path(__file__).parent
 COLOUR: dict[Outcome, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 MARK: dict[Outcome, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
+MANY_ITEMS = 100_000
 SAYS: dict[Outcome, str] = {
     "PASS": "every claim is shown: the candidate may replace the baseline",
     "FAIL": "at least one claim is refuted",
@@ -71,7 +72,11 @@ def limit(claim: Claim) -> str:
 
 
 def needed(claim: Claim) -> str:
-    return f"about {claim.needed:,} items would settle it" if claim.needed else ""
+    if not claim.needed:
+        return ""
+    if claim.needed > MANY_ITEMS:
+        return f"more than {MANY_ITEMS:,} items would be needed: too close to the limit to be settled"
+    return f"about {claim.needed:,} items would settle it"
 
 
 def write(path: Path, found: Sequence[Claim], candidate: str, baseline: str, settings: Accuracy) -> None:

@@ -87,7 +87,7 @@ def lower_bound(data: Sample, alpha: float) -> float:
             low = middle
         else:
             high = middle
-        if high - low < data.h * 1e-3:
+        if high - low < 5e-5:
             break
     return low
 

@@ -39,6 +39,7 @@ class Distance:
     flips: float | None = None
     flipped_of: int = 0
     prefix_agreement: float | None = None
+    long_answers: int = 0
     per_text: tuple[float, ...] = ()
     log_ratio_per_text: tuple[float, ...] = ()
 
@@ -79,6 +80,7 @@ def distance(candidate: Evaluation, baseline: Evaluation) -> Distance:
         ours, theirs = ours + mine, theirs + base
         log_ratios.append((base - mine) / max(1, len(a.tokens) - 1))
     flipped, of = flips(candidate, baseline)
+    prefixes = _prefix_shares(candidate.folder, baseline.folder)
     return Distance(
         positions=positions,
         top1_agreement=same / positions if positions else None,
@@ -87,7 +89,8 @@ def distance(candidate: Evaluation, baseline: Evaluation) -> Distance:
         perplexity_ratio=math.exp((theirs - ours) / positions) if positions else None,
         flips=flipped / of if of else None,
         flipped_of=of,
-        prefix_agreement=_prefix_agreement(candidate.folder, baseline.folder),
+        prefix_agreement=float(np.mean(prefixes)) if prefixes else None,
+        long_answers=len(prefixes),
         per_text=tuple(per_text),
         log_ratio_per_text=tuple(log_ratios),
     )
@@ -131,7 +134,7 @@ def wires(found: Distance, own: Distance | None, limits: Mapping[str, float]) ->
         limit = limits.get(name)
         verdict = _verdict(value, interval, limit, more_is_worse)
         unit = "nats" if name.startswith("kl") else "ratio" if "ratio" in name else "share"
-        n = found.flipped_of if name == "flips" else found.positions
+        n = {"flips": found.flipped_of, "prefix_agreement": found.long_answers}.get(name, found.positions)
         note = _note(value, quiet, more_is_worse)
         claims.append(
             Claim(
@@ -189,14 +192,12 @@ def _pairs(candidate: Path, baseline: Path, task: str) -> Iterator[tuple[Answer,
             yield other.answers[0], entry.answers[0]
 
 
-def _prefix_agreement(candidate: Path, baseline: Path) -> float | None:
-    """Mean share of a long greedy answer up to the first character that differs."""
+def _prefix_shares(candidate: Path, baseline: Path) -> list[float]:
+    """Of each long greedy answer: its share up to the first character that differs."""
     shares = []
     for a, b in _pairs(candidate, baseline, "continuations"):
-        longest = max(len(a.text), len(b.text))
-        same = next(
-            (i for i, (x, y) in enumerate(zip(a.text, b.text, strict=False)) if x != y),
-            min(len(a.text), len(b.text)),
-        )
+        both, longest = min(len(a.text), len(b.text)), max(len(a.text), len(b.text))
+        letters = enumerate(zip(a.text[:both], b.text[:both], strict=True))
+        same = next((i for i, (x, y) in letters if x != y), both)
         shares.append(same / longest if longest else 1.0)
-    return float(np.mean(shares)) if shares else None
+    return shares

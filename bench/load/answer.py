@@ -19,7 +19,6 @@ from bench.load.exchange import Exchange
 from bench.load.sse import Event, Splitter
 from bench.records import RequestError
 
-
 ABORTED = ("abort", "error")
 """Finish reasons that say the engine gave the request up."""
 MOST_INFLATED = 1 << 26
