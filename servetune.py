@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import typer
+
 from serving.errors import ServetuneError
 
 # Typer carries a copy of click; its errors are reached through what it exports.
@@ -45,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except ClickError as error:
         error.show()
-        return error.exit_code
+        return int(error.exit_code)
+    except BrokenPipeError:
+        return 0  # `servetune report RUN | head`: everything was written before
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; everything measured so far is kept", file=sys.stderr)
         return 130

@@ -32,8 +32,8 @@ BELOW = 0.8
 """An open loop holds less than a closed one: arrivals bunch."""
 DRAIN_S, FIRST_DRAIN_S = 2.0, 10.0
 DRAIN_LATENCIES = 5.0
-"""After the last departure 2 s are waited, or twice the limits, or so many durations of a request: what has not
-answered by then is over the limit, and its connection is closed."""
+"""After the last departure 2 s are waited, or twice the limits, or so many durations of a request: what
+has not answered by then is over the limit, and its connection is closed."""
 
 
 def capacity_of(

@@ -3,8 +3,8 @@
 Two forms are read, plain or gzipped:
 - CSV with a header: arrival in seconds (arrival_s, timestamp_s, or an ISO TIMESTAMP as Azure's), input
   tokens (input_tokens, ContextTokens, ...), output tokens (output_tokens, GeneratedTokens, ...);
-- JSONL as Mooncake's: timestamp in ms, input_length, output_length, hash_ids of 512-token prefix blocks; a row
-  may be an object with these names or a list in this order.
+- JSONL as Mooncake's: timestamp in ms, input_length, output_length, hash_ids of 512-token prefix blocks,
+  each row an object with these names or a list in this order.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def test_a_baseline_that_guesses_supports_no_pass(tmp_path: Path) -> None:
 
 
 def test_failed_requests_count_against_the_candidate_and_disqualify_a_baseline(tmp_path: Path) -> None:
-    base, same = half_right()
+    base, _ = half_right()
     whole = result("facts", base)
     broken = {
         i: replace(s, value=0.0, error="http_status: 500") if int(i) % 3 == 0 else s
@@ -233,7 +233,7 @@ def test_a_server_that_died_is_a_failed_claim(tmp_path: Path) -> None:
 
 def test_security_is_judged_by_its_change(tmp_path: Path) -> None:
     low = {str(i): float(i % 5 == 0) for i in range(200)}
-    worse = {i: 0.0 for i in low}
+    worse = dict.fromkeys(low, 0.0)
     a = evaluation(tmp_path / "a", result("canaries", low, measures="security", chance=0))
     same = evaluation(tmp_path / "b", result("canaries", low, measures="security", chance=0))
     bad = evaluation(tmp_path / "c", result("canaries", worse, measures="security", chance=0))

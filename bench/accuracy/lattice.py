@@ -107,7 +107,7 @@ def _tilted(data: Sample, target: float) -> tuple[NDArray[np.int64], Array]:
 
     low, high = 0.0, largest * (1 - 1e-12)
     if excess(high) < 0:
-        for _ in range(200):
+        for _ in range(60):
             middle = (low + high) / 2
             low, high = (middle, high) if excess(middle) > 0 else (low, middle)
     weights = share / (1 + high * shifted)
