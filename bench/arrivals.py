@@ -124,12 +124,14 @@ def _count(load: Load) -> int:
 
 def _from_gaps(load: Load, draw: Callable[[int], Times]) -> Times:
     """Cumulated gaps until the duration or the number of requests, whichever is first."""
-    if load.duration_s is None:
-        return np.cumsum(draw(load.requests or 0))
+    if load.requests is not None:
+        times = np.cumsum(draw(load.requests))
+        return times if load.duration_s is None else times[times < load.duration_s]
+    assert load.duration_s is not None
     times = np.cumsum(draw(int(load.duration_s * _rate(load) * 1.5) + 50))
     while times[-1] < load.duration_s:
         times = np.concatenate([times, times[-1] + np.cumsum(draw(len(times)))])
-    return _cut(load, times[times < load.duration_s])
+    return times[times < load.duration_s]
 
 
 def _cut(load: Load, times: Times) -> Times:

@@ -110,7 +110,9 @@ def _engines(device: Device) -> tuple[dict[str, str], dict[str, list[str]]]:
     why_not: dict[str, list[str]] = {}
     for name in ENGINES:
         if name != "endpoint":  # runs elsewhere
-            chosen, config = engine(name), ServingConfig(engine=name, model="-", device=device)
+            # The simulator takes a model's shape in place of weights.
+            model = "llama-3.1-8b" if name == "sim" else "-"
+            chosen, config = engine(name), ServingConfig(engine=name, model=model, device=device)
             versions[name], why_not[name] = chosen.version(config), chosen.problems(config)
     return versions, why_not
 

@@ -39,6 +39,8 @@ MOST_OF_TIME, MOST_OF_TIME_FOR_FIRST = 0.2, 0.6
 SPANS = 10.0
 """A stretch lasts at least so many request durations."""
 MOST_UNTRUSTED = 3
+FIRST_LOOKS = 3
+"""Stretches of a new rate that looks far above the capacity: an upper end is cheap there."""
 IDLE = 0.3
 """Mean requests in the system below which they are alone: a lower rate changes nothing."""
 
@@ -140,7 +142,10 @@ class _Search:
                 return False
             if not self._stretch(at, min(wanted, self.left_s())):
                 return self.untrusted < MOST_UNTRUSTED
-            if at.visits == 1 or self._hopeless(at, entered, patience):
+            if at.visits == 1:
+                if at.binding.lean < CLOSE or len(at.stretches) == FIRST_LOOKS:
+                    break
+            elif self._hopeless(at, entered, patience):
                 break
         return True
 

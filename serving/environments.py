@@ -42,6 +42,7 @@ PROOF: dict[str, tuple[str, ...]] = {
     "vllm": ("bin/vllm", "serve", "--help=all"),
     "transformers": ("bin/transformers", "serve", "--help"),
     "llmcompressor": ("bin/python", "-c", "import llmcompressor"),
+    "lm-eval": ("bin/lm_eval", "run", "--help"),
 }
 """What must run for an installation to count; for servers its output is also the list of their flags."""
 

@@ -159,7 +159,7 @@ def test_a_tokenizer_that_merges_across_words_is_refused() -> None:
 
 
 def test_names_that_are_no_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no tokenizer.json"):
+    with pytest.raises(UserError, match=r"no tokenizer\.json"):
         prompts(str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="tokenizer"):

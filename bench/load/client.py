@@ -26,6 +26,9 @@ socket = __import__("socket")
 _socket = monkey.get_original("socket", "socket")
 READ, WRITE = 1, 2
 READ_BYTES = 1 << 14
+CONNECT_WITHIN_S = 3.0
+STALE_WITHIN_S = 1.0
+"""A kept connection that breaks so soon after a request was written had been closed before it."""
 MOST_BYTES = 1 << 26
 """A response above this is an endless stream, not an answer."""
 WAITS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -40,9 +43,7 @@ class Client:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"a URL like http://127.0.0.1:8000, not {url!r}")
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
-        family, kind, proto, _, self.address = socket.getaddrinfo(
-            parts.hostname, self.port, type=socket.SOCK_STREAM
-        )[0]
+        family, kind, proto, _, self.address = _answering(parts.hostname, self.port)
         self.socket_kind = (family, kind, proto)
         self.host = parts.hostname
         self.tls = ssl.create_default_context() if parts.scheme == "https" else None
@@ -112,6 +113,17 @@ class Client:
         for connection in self.idle:
             connection.close()
         self.idle.clear()
+
+
+def _answering(host: str, port: int) -> Any:
+    """The first address of a host that takes a connection (localhost may be ::1 or 127.0.0.1); else the first."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for info in found if len(found) > 1 else ():
+        with _socket(*info[:3]) as probe:
+            probe.settimeout(CONNECT_WITHIN_S)
+            if probe.connect_ex(info[4]) == 0:
+                return info
+    return found[0]
 
 
 class Connection:
@@ -294,7 +306,8 @@ class Connection:
         if exchange is None:
             self._forget()
             return
-        if not self.fresh and not exchange.parts and self.done is not None:
+        since_s = monotonic() - (exchange.sent_s or 0.0)
+        if not self.fresh and not exchange.parts and since_s < STALE_WITHIN_S and self.done is not None:
             # A kept connection that the server closed as we wrote: once more, on a new one.
             done, payload = self.done, self.payload
             del self.client.busy[exchange]

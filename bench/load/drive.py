@@ -11,10 +11,12 @@ import os
 import random
 import resource
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bench.grid import Load
 from bench.load import exchange, schedule
@@ -113,6 +115,15 @@ def drive(
 
 
 def _check(endpoint: Endpoint, load: Load, workers: int) -> None:
+    parts = urlsplit(endpoint.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError(f"{endpoint.url!r} is no address of a server", "such as http://127.0.0.1:8000")
+    try:
+        socket.getaddrinfo(parts.hostname, None)
+    except OSError as error:
+        raise UserError(
+            f"{parts.hostname}: {error.strerror}", "a host name that this machine knows"
+        ) from error
     if endpoint.api_key_env and endpoint.api_key_env not in os.environ:
         raise UserError(f"{endpoint.api_key_env} is not set", f"export {endpoint.api_key_env}=...")
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - FILES_BESIDE_CONNECTIONS
