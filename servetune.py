@@ -23,6 +23,8 @@ COMMANDS: dict[str, str] = {
     "load": "bench.load.command:load",
     "report": "bench.report.command:report",
     "compare": "bench.compare:compare_command",
+    "evaluate": "bench.accuracy.command:evaluate_command",
+    "gate": "bench.gate:gate_command",
 }
 
 

@@ -80,12 +80,14 @@ class Fit:
 
     cv            standard deviation / mean of the gaps (Poisson: 1, constant: 0)
     dispersion    variance / mean of counts in windows of about ten arrivals (Poisson: 1)
+    dispersion_p  two-sided p-value of the dispersion under Poisson (chi-squared); None for other processes
     lag1          correlation of each gap with the next (independent: 0)
     ks_p          Kolmogorov-Smirnov p-value of the gaps against the process; None where it has none
     """
 
     cv: float
     dispersion: float
+    dispersion_p: float | None
     lag1: float
     ks_p: float | None
 
@@ -108,7 +110,11 @@ def fit(times: Times, load: Load) -> Fit | None:
         shape = 1 / load.cv**2
         ks_p = float(stats.kstest(gaps, "gamma", args=(shape, 0, 1 / (_rate(load) * shape))).pvalue)
     dispersion = float(counts.var(ddof=1) / counts.mean()) if len(counts) > 1 else 0.0
-    return Fit(spread / mean, dispersion, float(correlation), ks_p)
+    dispersion_p = None
+    if load.arrivals == "poisson" and len(counts) > 1:
+        below = float(stats.chi2.cdf(dispersion * (len(counts) - 1), len(counts) - 1))
+        dispersion_p = 2 * min(below, 1 - below)
+    return Fit(spread / mean, dispersion, dispersion_p, float(correlation), ks_p)
 
 
 def _rate(load: Load) -> float:

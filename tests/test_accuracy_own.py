@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
+from fake_llm import Llm, served
 
 from bench.accuracy import tasks
+from bench.accuracy.evaluate import evaluate
+from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Answer, Need
 from serving.errors import UserError
 
@@ -78,3 +83,36 @@ def test_other_faults_of_a_file(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=message):
             tasks([f"{name}.jsonl"], tmp_path)
+
+
+DOCS = Path(__file__).parent.parent / "docs" / "accuracy.md"
+
+
+def block(kind: str, holding: str) -> str:
+    found = re.findall(rf"```{kind}\n(.*?)```", DOCS.read_text(), re.S)
+    return next(text for text in found if holding in text)
+
+
+def test_the_examples_of_the_docs_are_tasks(tmp_path: Path) -> None:
+    for number, line in enumerate(block("json", "tax-1").splitlines()):
+        (tmp_path / f"e{number}.jsonl").write_text(line + "\n")
+        (item,) = tasks([f"e{number}.jsonl"], tmp_path)[0].items()
+        assert item.id == json.loads(line)["id"]
+
+
+def test_the_worked_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ours_units.py").write_text(block("python", "class Units"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    llm = Llm(knows=lambda prompt, tokens: " 80 inches" if "door" in prompt else " 75 cm")
+    with served(llm) as endpoint:
+        made = evaluate(endpoint, tasks(["ours_units:Units"]), Accuracy(), tmp_path / "e", 2)
+    assert {i: s.value for i, s in made.tasks["units"].scored.items()} == {
+        "a door": 0,
+        "a desk": 1,
+        "a bicycle": 1,
+    }
+
+
+def test_the_scenario_of_the_docs_is_read() -> None:
+    section = yaml.safe_load(block("yaml", "accuracy:"))["accuracy"]
+    assert Accuracy.model_validate(section).floor == 0.99

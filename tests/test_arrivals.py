@@ -108,9 +108,19 @@ def test_fit_sees_workers_that_repeat_each_other() -> None:
     found = fit(np.sort(np.concatenate([one, one + 1e-4])), of())
     assert found is not None
     assert found.dispersion > 1.5
+    assert found.dispersion_p is not None
+    assert found.dispersion_p < 1e-6
     assert found.lag1 < -0.2
     assert found.ks_p is not None
     assert found.ks_p < 1e-6
+
+
+def test_few_poisson_arrivals_are_rarely_called_dispersed() -> None:
+    load = of(requests=60)
+    found = [fit(planned(load, seed), load) for seed in range(300)]
+    p_values = [one.dispersion_p for one in found if one is not None and one.dispersion_p is not None]
+    assert len(p_values) == 300
+    assert sum(p < 0.01 for p in p_values) <= 12
 
 
 def test_fit_sees_a_rate_that_was_not_reached() -> None:

@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from load_fixture import CLOSED, bodies, free_port, load_processes, run, url
 
 from bench import arrivals
-from bench.grid import Load
-from bench.load.conformance import scripted_server, truth
-from bench.load.drive import Drive, Interrupted, drive
-from bench.prompts import prompts
+from bench.load.conformance import truth
+from bench.load.drive import Interrupted
 from bench.records import RequestError
-from serving.engine import Endpoint
 from serving.errors import ServetuneError, UserError
 
-CLOSED = Load("w", 12, 8, concurrency=4, requests=20)
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with scripted_server() as found:
-        yield found
-
-
-def run(url: str, load: Load, folder: Path, model: str = "plain:20:5", **more: object) -> Drive:
-    endpoint = Endpoint(url, model, "scripted", "1")
-    return drive(endpoint, load, seed=1, prompts=prompts(None), folder=folder / "load", **more)  # type: ignore[arg-type]
-
-
-def load_processes() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "bench.load.locust_run" in p.cmdline()]
-
-
-def bodies(folder: Path) -> list[dict[str, object]]:
-    rows = [line for file in folder.glob("load/requests-*.jsonl") for line in file.read_text().splitlines()]
-    return [json.loads(json.loads(row)["body"]) for row in rows]
+__all__ = ["url"]
 
 
 def test_a_closed_loop_keeps_so_many_in_flight_and_ends(url: str, tmp_path: Path) -> None:
@@ -134,7 +110,7 @@ def test_a_session_holds_the_conversation_before_it(url: str, tmp_path: Path) ->
         by_session.setdefault(record.session, []).append(record)
     assert sorted(len(turns) for turns in by_session.values()) == [3, 3]
     for turns in by_session.values():
-        for earlier, later in zip(turns, turns[1:], strict=False):
+        for earlier, later in pairwise(turns):
             assert later.sent_s >= earlier.closed_s
 
 
@@ -161,9 +137,7 @@ def test_a_failing_warm_up_is_noted(url: str, tmp_path: Path) -> None:
 
 
 def test_nobody_listening_is_an_error_of_every_request(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    driven = run(f"http://127.0.0.1:{port}", CLOSED, tmp_path)
+    driven = run(f"http://127.0.0.1:{free_port()}", CLOSED, tmp_path)
     assert {r.error for r in driven.records} == {RequestError.CONNECT}
     assert len(driven.records) == 20
     assert "refused" in driven.records[0].error_detail
@@ -171,13 +145,19 @@ def test_nobody_listening_is_an_error_of_every_request(tmp_path: Path) -> None:
 
 def test_a_dead_server_stops_the_load_and_nothing_planned_is_lost(url: str, tmp_path: Path) -> None:
     load = replace(CLOSED, concurrency=None, arrivals="constant", rate_per_s=50.0, requests=500)
-    asked: list[float] = []
+    begun: list[float] = []
 
     def alive() -> bool:
-        asked.append(time.monotonic())
-        return asked[-1] - asked[0] < 2
+        return not begun or time.monotonic() - begun[0] < 3
 
-    driven = run(url, load, tmp_path, model="plain:300:5", alive=alive)
+    driven = run(
+        url,
+        load,
+        tmp_path,
+        model="plain:300:5",
+        alive=alive,
+        before_start=lambda: begun.append(time.monotonic()),
+    )
     assert len(driven.records) == 500
     censored = [r for r in driven.records if r.error is RequestError.CENSORED]
     assert 100 < len(censored) < 500
@@ -198,8 +178,12 @@ def test_a_load_process_that_dies_is_an_error_not_a_gap(url: str, tmp_path: Path
 
 
 def test_ctrl_c_keeps_what_was_recorded(url: str, tmp_path: Path) -> None:
+    pressed: list[object] = []
+
     def press(progress: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        if not pressed:
+            pressed.append(progress)
+            os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted) as caught:
         run(url, replace(CLOSED, requests=4000), tmp_path, progress=press)
@@ -213,10 +197,11 @@ def test_load_processes_end_with_their_parent(url: str, tmp_path: Path) -> None:
     script = f"""
 import sys; sys.path.insert(0, "tests")
 from pathlib import Path
-from test_load import CLOSED, run, replace, load_processes
+from dataclasses import replace
+from load_fixture import CLOSED, run, load_processes
 def tell(progress):
     print(*[p.pid for p in load_processes()], flush=True)
-run({url!r}, replace(CLOSED, requests=100000), Path({str(tmp_path)!r}), workers=2, progress=tell)
+run({url!r}, replace(CLOSED, requests=5000), Path({str(tmp_path)!r}), workers=2, progress=tell)
 """
     root = Path(__file__).parents[1]
     with subprocess.Popen(
@@ -228,45 +213,6 @@ run({url!r}, replace(CLOSED, requests=100000), Path({str(tmp_path)!r}), workers=
     assert len(pids) == 3  # Locust's master and two workers
     _, alive = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], timeout=10)
     assert not alive
-
-
-def test_the_key_comes_from_the_environment_and_stays_off_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    heard: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        endpoint = Endpoint(
-            f"http://127.0.0.1:{listener.getsockname()[1]}", "m", "x", "1", api_key_env="A_KEY"
-        )
-        load = replace(CLOSED, concurrency=1, requests=1, request_timeout_s=1.0)
-        with pytest.raises(UserError, match="A_KEY is not set"):
-            drive(endpoint, load, seed=1, prompts=prompts(None), folder=tmp_path)
-        monkeypatch.setenv("A_KEY", "s3cret-value")
-        driven = drive(endpoint, load, seed=1, prompts=prompts(None), folder=tmp_path, keep_raw=True)
-        listener.settimeout(1)
-        connection, _ = listener.accept()
-        with connection:
-            heard.append(connection.recv(1 << 16))
-    assert b"Authorization: Bearer s3cret-value\r\n" in heard[0]
-    assert driven.records[0].error is RequestError.TIMEOUT
-    assert all(b"s3cret-value" not in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
-
-
-def test_proxies_are_not_used(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert all(r.ok for r in run(url, CLOSED, tmp_path).records)
-
-
-def test_localhost_finds_the_address_that_answers(url: str, tmp_path: Path) -> None:
-    driven = run(url.replace("127.0.0.1", "localhost"), CLOSED, tmp_path)
-    assert all(r.ok for r in driven.records)
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:8000", "ftp://x", "http://no-such-host.invalid"])
-def test_an_address_that_is_none_is_the_users(address: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError):
-        run(address, CLOSED, tmp_path)
 
 
 def test_loads_that_cannot_be_planned(url: str, tmp_path: Path) -> None:

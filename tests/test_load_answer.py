@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from bench.load import exchange
 from bench.load.answer import Answer, parse
-from bench.load.cases import BARE, CASES, CHUNKED, CLOSE, LAST, RESET, chunk, event
+from bench.load.cases import CASES, CLOSE, RESET
 from bench.load.exchange import Exchange
+from bench.load.frames import BARE, CHUNKED, LAST, chunk, event
 from bench.load.sse import Splitter
 from bench.records import RequestError
 

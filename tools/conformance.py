@@ -18,7 +18,7 @@ def main() -> int:
         for name, expected in EXPECTED.items():
             outcome = check(url, name)
             failed += bool(outcome.wrong)
-            does = " ".join((CASES[name].__doc__ or "answers so").split())
+            does = " ".join((CASES[name].__doc__ or "").split())
             worst = "-" if outcome.worst_ms is None else f"{outcome.worst_ms:.1f}"
             verdict = "yes" if not outcome.wrong else "NO: " + "; ".join(outcome.wrong)
             table.add_row(name, does, expected.error or "success", worst, verdict)

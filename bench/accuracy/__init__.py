@@ -59,10 +59,10 @@ def _task(name: str, beside: Path) -> Task:
         from bench.accuracy.own import read
 
         return read(beside / name)
-    if name.startswith("lm-eval:") or name.endswith((".yaml", ".yml")):
+    if name.startswith(("lm-eval:", "lm-eval-chat:")) or name.endswith((".yaml", ".yml")):
         from bench.accuracy.lmeval import LmEvalTask
 
-        return LmEvalTask(name if name.startswith("lm-eval:") else str((beside / name).resolve()))
+        return LmEvalTask(name if name.startswith("lm-eval") else str((beside / name).resolve()))
     if ":" in name:
         try:
             own: Task = resolve_name(name)()

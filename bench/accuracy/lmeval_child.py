@@ -55,6 +55,10 @@ def chosen(job: dict[str, Any], manager: Any) -> dict[str, Any]:
             i for i in ranked if (digest(f"split:{name}:{i}")[0] % 3 == 0) == (job["split"] == "screen")
         ]
         samples[name] = of_split[: job["items"]]
+    empty = [name for name, indices in samples.items() if not indices]
+    if empty:
+        # The harness would take an empty list for "all of them".
+        raise SystemExit(f"{', '.join(empty)}: too few items to have any in the split {job['split']}")
     return {"samples": samples}
 
 

@@ -122,7 +122,9 @@ def arrivals(case: Case) -> Finding | None:
     if found is None:
         return None
     limits, why = case.limits, None
-    dispersed = limits.dispersion_low <= found.dispersion <= limits.dispersion_high
+    # Few counts scatter widely: only a dispersion that chance does not explain is held against it.
+    by_chance = found.dispersion_p is None or found.dispersion_p >= limits.arrival_p
+    dispersed = by_chance or limits.dispersion_low <= found.dispersion <= limits.dispersion_high
     jitter_ms = found.cv * float(np.ptp(sent)) / (sent.size - 1) * 1e3
     if load.arrivals == "constant":
         if found.cv > limits.constant_cv and jitter_ms > limits.lag_ms / 2:

@@ -12,16 +12,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from bench.load.frames import BARE, CHUNKED, LAST, chunk, event, token, unchunked, usage, whole_body
+
 Step = tuple[float, bytes, bool]
 Script = Callable[[dict[str, Any]], Iterable[Step]]
 CLOSE, RESET = b"\0close", b"\0reset"
 FIRST_S, STEP_S = 0.05, 0.01
 """Time to first token and between tokens, where a case does not say otherwise."""
-
-CHUNKED = (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-           b"Transfer-Encoding: chunked\r\n\r\n")  # fmt: skip
-BARE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-LAST = b"0\r\n\r\n"
 
 
 def script_for(model: str) -> Script:
@@ -31,29 +28,6 @@ def script_for(model: str) -> Script:
         first_s, step_s = (float(n) / 1000 for n in numbers)
         return lambda asked: plain(asked, first_s, step_s)
     return CASES.get(name, plain)
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def event(content: dict[str, Any] | str, kind: str = "") -> bytes:
-    """One server-sent event as one HTTP chunk."""
-    text = content if isinstance(content, str) else json.dumps(content)
-    return chunk((f"event: {kind}\n" if kind else "").encode() + f"data: {text}\n\n".encode())
-
-
-def token(asked: dict[str, Any], text: str = " x", finish: str | None = None, **more: Any) -> dict[str, Any]:
-    """A chunk of OpenAI's stream: `text` for completions, a delta for chat."""
-    if "messages" in asked:
-        return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}], **more}
-    return {"choices": [{"index": 0, "text": text, "finish_reason": finish}], **more}
-
-
-def usage(asked: dict[str, Any], output_tokens: int | None = None) -> dict[str, Any]:
-    prompt = asked.get("prompt") or asked["messages"][-1]["content"]
-    count = asked["max_tokens"] if output_tokens is None else output_tokens
-    return {"choices": [], "usage": {"prompt_tokens": len(prompt.split()), "completion_tokens": count}}
 
 
 def plain(asked: dict[str, Any], first_s: float = FIRST_S, step_s: float = STEP_S) -> Iterator[Step]:
@@ -178,7 +152,7 @@ def unframed(asked: dict[str, Any]) -> Iterator[Step]:
     """Neither chunks nor a length: the connection's end is the body's; whole because of [DONE]."""
     for number, (moment, data, is_event) in enumerate(plain(asked)):
         body = data[len(CHUNKED) :] if number == 0 else data
-        yield moment, (BARE if number == 0 else b"") + _unchunked(body), is_event
+        yield moment, (BARE if number == 0 else b"") + unchunked(body), is_event
         last = moment
     yield last, CLOSE, False
 
@@ -192,9 +166,7 @@ def unframed_cut(asked: dict[str, Any]) -> Iterator[Step]:
 
 def gzipped(asked: dict[str, Any]) -> Iterator[Step]:
     """Compressed although identity was asked for; all in one, so only the end is known."""
-    body = b"".join(
-        _unchunked(d[len(CHUNKED) :] if i == 0 else d) for i, (_, d, _) in enumerate(plain(asked))
-    )
+    body = b"".join(unchunked(d[len(CHUNKED) :] if i == 0 else d) for i, (_, d, _) in enumerate(plain(asked)))
     packed = gzip.compress(body)
     head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
     yield FIRST_S, head + chunk(packed) + LAST, True
@@ -213,16 +185,26 @@ def endless(asked: dict[str, Any]) -> Iterator[Step]:
     )
 
 
+def hangs_up(asked: dict[str, Any]) -> Iterator[Step]:
+    """A whole answer, then the connection is closed without a word: the next request needs a new one."""
+    steps = list(plain(asked))
+    yield from steps
+    yield steps[-1][0], CLOSE, False
+
+
 def rate_limited(asked: dict[str, Any]) -> Iterator[Step]:
-    yield 0.0, _whole(429, b'{"error": {"message": "slow down"}}', b"Retry-After: 7\r\n"), False
+    """Status 429 with Retry-After: 7."""
+    yield 0.0, whole_body(429, b'{"error": {"message": "slow down"}}', b"Retry-After: 7\r\n"), False
 
 
 def redirect(asked: dict[str, Any]) -> Iterator[Step]:
-    yield 0.0, _whole(307, b"", b"Location: http://127.0.0.1:9/elsewhere\r\n"), False
+    """Status 307: not followed, the place is named."""
+    yield 0.0, whole_body(307, b"", b"Location: http://127.0.0.1:9/elsewhere\r\n"), False
 
 
 def broken(asked: dict[str, Any]) -> Iterator[Step]:
-    yield 0.0, _whole(503, b"no capacity"), False
+    """Status 503."""
+    yield 0.0, whole_body(503, b"no capacity"), False
 
 
 def malformed(asked: dict[str, Any]) -> Iterator[Step]:
@@ -231,6 +213,7 @@ def malformed(asked: dict[str, Any]) -> Iterator[Step]:
 
 
 def not_http(asked: dict[str, Any]) -> Iterator[Step]:
+    """Bytes that are no HTTP."""
     yield 0.0, b"hello, this is not HTTP\r\n\r\n", False
 
 
@@ -246,13 +229,13 @@ def no_tokens(asked: dict[str, Any]) -> Iterator[Step]:
 def whole(asked: dict[str, Any]) -> Iterator[Step]:
     """Not streamed: one JSON body with a length."""
     content = {**token(asked, " x" * asked["max_tokens"], "length"), "usage": usage(asked)["usage"]}
-    yield FIRST_S, _whole(200, json.dumps(content).encode()), True
+    yield FIRST_S, whole_body(200, json.dumps(content).encode()), True
 
 
 def crlf(asked: dict[str, Any]) -> Iterator[Step]:
     """CRLF line ends inside the events, a comment line, and a trailer after the last chunk."""
     for number, (moment, data, is_event) in enumerate(plain(asked)):
-        body = _unchunked(data[len(CHUNKED) :] if number == 0 else data).replace(b"\n", b"\r\n")
+        body = unchunked(data[len(CHUNKED) :] if number == 0 else data).replace(b"\n", b"\r\n")
         end = data.endswith(LAST)
         yield (
             moment,
@@ -268,25 +251,11 @@ CASES: dict[str, Script] = {
     for f in (
         plain, role_first, several_tokens, speculative, reasoning, late_usage, no_usage, no_done, no_end,
         error_in_stream, reset, drip, silence, unframed, unframed_cut, gzipped, not_utf8, endless,
-        rate_limited, redirect, broken, malformed, not_http, no_tokens, whole, crlf,
+        hangs_up, rate_limited, redirect, broken, malformed, not_http, no_tokens, whole, crlf,
     )
 }  # fmt: skip
-
-
-def _whole(status: int, body: bytes, more: bytes = b"") -> bytes:
-    return b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b" % (
-        status, more, len(body), body)  # fmt: skip
 
 
 def _without_head(steps: Iterator[Step]) -> Iterator[Step]:
     for number, (moment, data, is_event) in enumerate(steps):
         yield moment, data[len(CHUNKED) :] if number == 0 else data, is_event
-
-
-def _unchunked(data: bytes) -> bytes:
-    out = b""
-    while data:
-        size, _, rest = data.partition(b"\r\n")
-        length = int(size, 16)
-        out, data = out + rest[:length], rest[length + 2 :]
-    return out

@@ -84,6 +84,7 @@ def load(
     base = url.rstrip("/").removesuffix("/v1")
     server = Endpoint(base, model, "endpoint", "unknown", api_key_env=api_key_env)
     prompts = prompts_of(None if tokenizer == "none" else tokenizer)
+    interrupted = False
     if find_rate:
         from bench.load.find import find
 
@@ -92,7 +93,7 @@ def load(
             start_rate_per_s=rate, table=json != "-",
         )  # fmt: skip
     else:
-        from bench.load.running import measure
+        from bench.load.running import INTERRUPTED, measure
 
         run, judgement = measure(server, asked, prompts, slos, seed=seed, workers=workers, lenient=strict)
         data, verdict = as_json(run, judgement, slos), judgement.verdict
@@ -100,8 +101,11 @@ def load(
             from bench.report.load_table import show
 
             show(run, judgement, slos)
+        interrupted = INTERRUPTED in run.notes
     if json:
         write_json(data, json)
+    if interrupted:
+        raise KeyboardInterrupt
     return 1 if verdict == "invalid" else 0
 
 

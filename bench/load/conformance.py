@@ -88,6 +88,7 @@ EXPECTED: dict[str, Expected] = {
     "not_utf8": Expected(detail="not UTF-8"),
     "endless": Expected(RequestError.TIMEOUT, None, None, None, "0.6 s", load=SHORT, stamps=False,
                         connections_kept=False),
+    "hangs_up": Expected(connections_kept=False),
     "rate_limited": Expected(RequestError.RATE_LIMITED, 0, None, None, "Retry-After: 7", stamps=False),
     "redirect": Expected(RequestError.HTTP_STATUS, 0, None, None, "elsewhere", stamps=False),
     "broken": Expected(RequestError.HTTP_STATUS, 0, None, None, "503", stamps=False),

@@ -1,5 +1,5 @@
 """The load process: Locust runs our users, our client sends. `python -m bench.load.locust_run JOB`, or, for
-Locust's master over several of them, `... master WORKERS USERS`.
+Locust's master over several of them, `... master closed|open WORKERS USERS`.
 
 Talks by lines: says `ready`, is told `start <monotonic seconds>`, says `progress {...}` twice a second, is
 told `stop <why>` to end early. Locust's request events are fired, so that its own tools work; no number is
@@ -49,7 +49,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     gevent.get_hub().handle_error = _broken
     if sys.argv[1] == "master":
-        _master(int(sys.argv[2]), int(sys.argv[3]))
+        _master(sys.argv[2] == "closed", int(sys.argv[3]), int(sys.argv[4]))
     _work(Job.read(Path(sys.argv[1])))
 
 
@@ -129,9 +129,9 @@ def _watch(share: Share) -> None:
             _say(f"progress {json.dumps({'done': share.finished, 'events': client.events})}")
 
 
-def _master(workers: int, users: int) -> NoReturn:
+def _master(closed: bool, workers: int, users: int) -> NoReturn:
     """Locust's master on a port of its own: spreads the users over its workers and hears their statistics."""
-    environment = Environment(user_classes=[ClosedUser])
+    environment = Environment(user_classes=[ClosedUser if closed else OpenUser])
     master = environment.create_master_runner("127.0.0.1", 0)
     _say(f"listening {master.server.port}")
     while len(master.clients.ready) < workers:

@@ -46,7 +46,8 @@ class Processes:
     def __enter__(self) -> Processes:
         try:
             if len(self.jobs) > 1:
-                self.master = self._spawn("master", "master", str(len(self.jobs)), str(self.users))
+                kind = "closed" if self.jobs[0].closed else "open"
+                self.master = self._spawn("master", "master", kind, str(len(self.jobs)), str(self.users))
                 line = self._line(self.master, "master", time.monotonic() + START_WITHIN_S)
                 assert line is not None
                 self.jobs = [replace(job, master_port=int(line.split()[1])) for job in self.jobs]
@@ -93,6 +94,7 @@ class Processes:
                     for key, _ in selector.select(timeout=0.2):
                         if not self._hear(key.data, os.read(key.fd, 1 << 16)):
                             selector.unregister(key.fileobj)
+                            self._ended_well(key.data)
                     why = why_stop()
                     if progress is not None and self.said:
                         done = sum(said["done"] for said in self.said.values())
@@ -107,14 +109,15 @@ class Processes:
                     self._tell(f"stop {why}\n")
                 if self.master is not None and self.master.poll() is not None:
                     raise ServetuneError(f"Locust's master ended: {self._errors('master')}", REPORT)
-        for job, child in zip(self.jobs, self.children, strict=True):
-            if child.wait(timeout=10) != 0:
-                said = self._errors(str(job.worker))
-                raise ServetuneError(
-                    f"load process {job.worker} ended with {child.returncode}: {said}",
-                    f"the point is not measured; {REPORT}",
-                )
         return interrupted
+
+    def _ended_well(self, number: int) -> None:
+        status = self.children[number].wait(timeout=10)
+        if status != 0:
+            said = self._errors(str(self.jobs[number].worker))
+            raise ServetuneError(
+                f"load process {number} ended with {status}: {said}", f"the point is not measured; {REPORT}"
+            )
 
     def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "bench.load.locust_run", *arguments]

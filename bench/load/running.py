@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.checks import judge
 from bench.grid import Load, Point
 from bench.load.dialect import STRICT_NOTE, is_strict
-from bench.load.drive import drive
+from bench.load.drive import Interrupted, drive
 from bench.outcome import declared_cache_share
 from bench.probe import Sampler
 from bench.prompts import Prompts
@@ -18,6 +18,8 @@ from bench.records import Judgement, Run
 from bench.slo import Slo
 from serving.config import ServingConfig
 from serving.engine import Endpoint
+
+INTERRUPTED = "interrupted by Ctrl-C: the load was cut short"
 
 
 def measure(
@@ -30,21 +32,28 @@ def measure(
     workers: int = 1,
     lenient: bool = False,
 ) -> tuple[Run, Judgement]:
-    """Warm-up, load and telemetry of a server that we did not start; its Run and verdict."""
+    """Warm-up, load and telemetry of a server that we did not start; its Run and verdict.
+
+    Ctrl-C ends the load early: what was recorded until then is the Run, INTERRUPTED among its notes.
+    """
     point = point_of(server, asked, seed)
     # Another run must not meet this one's prompts in the server's cache.
     salt = f"{point.key}-{secrets.token_hex(4)}"
     lenient = lenient or is_strict(server, asked)
+    notes: tuple[str, ...] = (STRICT_NOTE,) if lenient else ()
     sampler = Sampler(None, server.url, "cpu", interval_s=0.5)
     with tempfile.TemporaryDirectory(prefix="servetune-") as scratch, ExitStack() as stack:
 
         def before_start() -> None:
             stack.enter_context(sampler)
 
-        driven = drive(
-            server, asked, seed=seed, prompts=prompts, folder=Path(scratch) / "load", salt=salt,
-            workers=workers, lenient=lenient, before_start=before_start,
-        )  # fmt: skip
+        try:
+            driven = drive(
+                server, asked, seed=seed, prompts=prompts, folder=Path(scratch) / "load", salt=salt,
+                workers=workers, lenient=lenient, before_start=before_start,
+            )  # fmt: skip
+        except Interrupted as pressed:
+            driven, notes = pressed.drive, (*notes, INTERRUPTED)
     run = Run(
         point=point,
         records=driven.records,
@@ -52,7 +61,7 @@ def measure(
         client=driven.client,
         load_end_s=driven.load_end_s,
         started_unix_s=driven.started_unix_s,
-        notes=(*([STRICT_NOTE] if lenient else []), *sampler.notes),
+        notes=(*notes, *sampler.notes),
     )
     return run, judge(run, slos=slos, declared_cache_share=declared_cache_share(asked))
 

@@ -53,7 +53,7 @@ def requests(
         follow_ups: tuple[str, ...] = ()
         if load.turns > 1:
             said = prompts.make([came] * (load.turns - 1), f"{salt}-{number}")
-            follow_ups = tuple(more.text for more in said)
+            follow_ups = tuple(f" {more.text.lstrip()}" for more in said)
         content = body(load, model, prompt.text, went, seed + number, lenient=lenient)
         made.append(
             Request(

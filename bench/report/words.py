@@ -119,6 +119,10 @@ def value_text(value: object) -> str:
     return str(value)
 
 
+HIDDEN = ("checkpoint", "attempt")
+"""They follow from the quantization and say nothing of their own."""
+
+
 def varying(configs: Sequence[ServingConfig]) -> list[str]:
     """Settings that differ among the configs of one engine, in the order of ServingConfig's fields;
     before them engine, version and device where they differ at all."""
@@ -132,4 +136,4 @@ def varying(configs: Sequence[ServingConfig]) -> list[str]:
             return any(d[name] != everything[0][name] for d in everything)
         return any(d[name] != dumps[0][name] for dumps in groups.values() for d in dumps)
 
-    return [name for name in ServingConfig.model_fields if name != "checkpoint" and differs(name)]
+    return [name for name in ServingConfig.model_fields if name not in HIDDEN and differs(name)]

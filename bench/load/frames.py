@@ -1,0 +1,50 @@
+"""Bytes as an OpenAI-compatible server sends them: heads, chunks, events."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+CHUNKED = (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+           b"Transfer-Encoding: chunked\r\n\r\n")  # fmt: skip
+BARE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+LAST = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def event(content: dict[str, Any] | str, kind: str = "") -> bytes:
+    """One server-sent event as one HTTP chunk."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    return chunk((f"event: {kind}\n" if kind else "").encode() + f"data: {text}\n\n".encode())
+
+
+def token(asked: dict[str, Any], text: str = " x", finish: str | None = None, **more: Any) -> dict[str, Any]:
+    """A chunk of OpenAI's stream: `text` for completions, a delta for chat."""
+    if "messages" in asked:
+        return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}], **more}
+    return {"choices": [{"index": 0, "text": text, "finish_reason": finish}], **more}
+
+
+def usage(asked: dict[str, Any], output_tokens: int | None = None) -> dict[str, Any]:
+    prompt = asked.get("prompt") or asked["messages"][-1]["content"]
+    count = asked["max_tokens"] if output_tokens is None else output_tokens
+    return {"choices": [], "usage": {"prompt_tokens": len(prompt.split()), "completion_tokens": count}}
+
+
+def whole_body(status: int, body: bytes, more: bytes = b"") -> bytes:
+    """A response with a length; `more`: further header lines."""
+    return b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b" % (
+        status, more, len(body), body)  # fmt: skip
+
+
+def unchunked(data: bytes) -> bytes:
+    """What whole chunks hold."""
+    out = b""
+    while data:
+        size, _, rest = data.partition(b"\r\n")
+        length = int(size, 16)
+        out, data = out + rest[:length], rest[length + 2 :]
+    return out
