@@ -229,6 +229,40 @@ def test_a_bad_candidate_is_not_asked_to_the_end(tmp_path: Path) -> None:
     assert good.asked == 200
 
 
+def test_the_early_stop_goes_on_from_what_was_answered_before(tmp_path: Path) -> None:
+    settings = Accuracy(items=200)
+    reference = baseline(tmp_path, settings)
+    few = settings.model_copy(update={"items": 4, "stop_early": False})
+    with served(gold_llm(0.0)) as endpoint:
+        evaluate(endpoint, tasks(["facts"]), few, tmp_path / "bad", 4, baseline=reference)
+        resumed = evaluate(endpoint, tasks(["facts"]), settings, tmp_path / "bad", 4, baseline=reference)
+        at = resumed.tasks["facts"].rejected_at
+        assert at is not None
+        assert resumed.asked <= at
+        again = evaluate(endpoint, tasks(["facts"]), settings, tmp_path / "bad", 4, baseline=reference)
+    assert (again.asked, again.tasks["facts"].rejected_at) == (0, at)
+
+
+def test_a_server_that_is_gone_before_the_first_answer_is_a_failure_and_no_refusal(tmp_path: Path) -> None:
+    with served(Llm(dies_after=0)) as endpoint:
+        made = evaluate(endpoint, tasks(["facts"]), QUICK, tmp_path / "e", 2)
+    assert made.failure is not None
+    assert made.failure.kind == FailureKind.CRASH
+    assert not made.refused
+    hurried = Accuracy(request_timeout_s=0.3)
+    with served(Llm(silent_after=0)) as endpoint:
+        silent = evaluate(endpoint, tasks(["facts"]), hurried, tmp_path / "f", 2)
+    assert silent.failure is not None
+    assert silent.failure.kind == FailureKind.HANG
+
+
+def test_more_tasks_join_an_evaluation_that_is_there(tmp_path: Path) -> None:
+    with served(gold_llm()) as endpoint:
+        evaluate(endpoint, tasks(["facts"]), QUICK, tmp_path / "e", 2)
+        evaluate(endpoint, tasks(["answers"]), QUICK, tmp_path / "e", 2)
+    assert set(load(tmp_path / "e").tasks) == {"facts", "answers"}
+
+
 def test_the_early_stop_can_be_switched_off(tmp_path: Path) -> None:
     settings = Accuracy(items=60, stop_early=False)
     reference = baseline(tmp_path, settings)

@@ -1,6 +1,6 @@
 """Proof by simulation: does `bench.findrate` find a capacity that is known, and at what cost?
 
-    .venv/bin/python tools/findrate_simulation.py [--seeds 100] [--model mmc ...]
+    .venv/bin/python tools/findrate_simulation.py [--seeds 20] [--model mmc ...]
 
 Servers whose capacity at the SLO is known: by formula (M/M/c, independent requests) or from a very long
 simulation (continuous batching). Each seed is one whole search. Nothing here is measured on a real server.
@@ -155,9 +155,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--model", choices=MODELS, nargs="*", default=MODELS)
-    parser.add_argument("--max-s", type=float, default=1800.0, help="time of each search, simulated seconds")
+    parser.add_argument("--max-s", type=float, default=3600.0, help="time of each search, simulated seconds")
     asked = parser.parse_args()
     gc.disable()  # a hundred thousand records a search, none in a cycle
     for position, name in enumerate(asked.model):

@@ -13,15 +13,15 @@ from typing import Any, Protocol
 from bench.accuracy import journal
 from bench.accuracy.asking import Halt, Round, ask_all
 from bench.accuracy.client import Client
-from bench.accuracy.eprocess import EProcess
 from bench.accuracy.journal import Entry, Journal
 from bench.accuracy.lmeval import LmEvalTask
 from bench.accuracy.preflight import preflight
 from bench.accuracy.result import Evaluation, Scored, TaskResult, save_head, save_scores
+from bench.accuracy.sequential import Sequential
 from bench.accuracy.settings import Accuracy
-from bench.accuracy.task import Answer, Item, Task, drawn, prompt_hash
+from bench.accuracy.task import Item, Pass, Task, drawn, prompt_hash
 from serving.engine import Endpoint
-from serving.errors import Failure, FailureKind, UserError
+from serving.errors import Failure, FailureKind, ServetuneError, UserError
 
 
 class Watch(Protocol):
@@ -44,14 +44,20 @@ class Life:
     reset_cache: Callable[[], bool] = lambda: False
 
 
-@dataclass
-class _State:
-    """What one call of `evaluate` gathers."""
+@dataclass(frozen=True)
+class _Job:
+    """What stays the same during one call of `evaluate`; `notes` is added to."""
 
-    results: dict[str, TaskResult] = field(default_factory=dict)
+    endpoint: Endpoint
+    settings: Accuracy
+    folder: Path
+    concurrency: int
+    watch: Watch
+    life: Life
+    tokenizer: str | None
+    baseline: Evaluation | None
+    alpha: float
     notes: list[str] = field(default_factory=list)
-    failure: Failure | None = None
-    asked: int = 0
 
 
 def evaluate(
@@ -70,148 +76,123 @@ def evaluate(
     """Scores of `endpoint` on `tasks`, kept in `folder`; goes on where an earlier call for it stopped.
 
     With a `baseline` the sequential test runs along, and a candidate it rejects is not asked further.
-    A server that dies or falls silent ends it with a `failure`, not with an exception. `tokenizer`: folder or
-    hub id, for lm-eval. UserError when `folder` holds the evaluation of another configuration.
+    A server that dies or falls silent ends it with a `failure`, not with an exception. `tokenizer`: folder
+    or hub id, for lm-eval. UserError when `folder` holds the evaluation of another configuration.
     """
     started = time.monotonic()
-    known, watch = identity or {}, watch or Quiet()
-    _check_same(folder, known, concurrency)
+    known, life = identity or {}, life or Life()
+    earlier = _earlier(folder, known, concurrency)
     folder.mkdir(parents=True, exist_ok=True)
-    found = preflight(endpoint, tasks, settings.request_timeout_s)
-    refused = {task.name: why for task in tasks if (why := found.refusal(task))}
-    able = [task for task in tasks if task.name not in refused]
-    state = _State(notes=list(found.notes))
-    made = Evaluation(folder, known, {}, refused, tuple(state.notes), None, concurrency,
-                      simulated=endpoint.simulated)  # fmt: skip
-    kept = settings.model_dump(mode="json")
-    facts = {task.name: {"measures": task.measures, "chance": task.chance} for task in able}
-    save_head(made, facts, kept, "started")
+    # Every accuracy task may reject: together they do so wrongly at most at the stated level.
+    alpha = (1 - settings.confidence) / max(1, sum(task.measures == "accuracy" for task in tasks))
+    job = _Job(endpoint, settings, folder, concurrency, watch or Quiet(), life, tokenizer, baseline, alpha)
+    made = Evaluation(folder, known, {}, concurrency=concurrency, simulated=endpoint.simulated)
+    results: dict[str, TaskResult] = {}
+    kept, about = settings.model_dump(mode="json"), dict(earlier)
     ending = "interrupted"
     try:
-        _all_tasks(endpoint, able, settings, folder, concurrency, watch, baseline, life or Life(), tokenizer,
-                   state)  # fmt: skip
-        ending = "failed" if state.failure else "finished"
+        found = preflight(endpoint, tasks, settings.request_timeout_s)
+        job.notes.extend(found.notes)
+        refused = {task.name: why for task in tasks if (why := found.refusal(task))}
+        able = [task for task in tasks if task.name not in refused]
+        made = replace(made, refused=refused)
+        about |= {task.name: {"measures": task.measures, "chance": task.chance} for task in able}
+        save_head(made, about, kept, "started")
+        asked = _all_tasks(job, able, results)
+        made, ending = replace(made, asked=asked), "finished"
+    except Halt as halt:
+        made, ending = replace(made, failure=_why(halt, life)), "failed"
     finally:
-        made = replace(
-            made, tasks=state.results, notes=tuple(dict.fromkeys(state.notes)), failure=state.failure,
-            asked=state.asked, seconds=time.monotonic() - started,
-        )  # fmt: skip
-        save_head(made, facts, kept, ending)
+        notes, seconds = tuple(dict.fromkeys(job.notes)), time.monotonic() - started
+        made = replace(made, tasks=results, notes=notes, seconds=seconds)
+        save_head(made, about, kept, ending)
     return made
 
 
-def _all_tasks(
-    endpoint: Endpoint,
-    tasks: Sequence[Task],
-    settings: Accuracy,
-    folder: Path,
-    concurrency: int,
-    watch: Watch,
-    baseline: Evaluation | None,
-    life: Life,
-    tokenizer: str | None,
-    state: _State,
-) -> None:
-    ends = None if settings.within_s is None else time.monotonic() + settings.within_s
+def _all_tasks(job: _Job, tasks: Sequence[Task], results: dict[str, TaskResult]) -> int:
+    """Requests sent; `results` fills as tasks end, also with what a task had when the server died."""
+    within, asked = job.settings.within_s, 0
+    ends = None if within is None else time.monotonic() + within
     for index, task in enumerate(tasks):
         now = time.monotonic()
         # Each task may use an equal share of what is left, so that the last one is not starved.
         limit = None if ends is None else now + max(0.0, ends - now) / (len(tasks) - index)
-        try:
-            if isinstance(task, LmEvalTask):
-                result, asked = task.run(endpoint, settings, folder, concurrency, watch, tokenizer)
-            else:
-                reference = baseline.tasks.get(task.name) if baseline and settings.stop_early else None
-                result, asked = _one_task(
-                    endpoint, task, settings, folder, concurrency, watch, reference, life, limit, state.notes
-                )
-        except Halt as halt:
-            state.failure = _why(halt, life)
-            partial = _scores(task, _drawn(task, settings), folder, None)
-            state.results[task.name] = partial
-            save_scores(folder, partial)
-            return
-        state.asked += asked
-        state.results[task.name] = result
-        save_scores(folder, result)
+        result, sent = _one_task(job, task, limit, results)
+        asked += sent
+        results[task.name] = result
+        save_scores(job.folder, result)
         if result.rejected_at is not None:
-            state.notes.append(
-                f"{task.name}: below the floor after {result.rejected_at} items (sequential test); "
-                "not asked further"
-            )
-            return
+            after = f"after {result.rejected_at} items (sequential test); not asked further"
+            job.notes.append(f"{task.name}: below the floor {after}")
+            break
+    return asked
 
 
 def _one_task(
-    endpoint: Endpoint,
-    task: Task,
-    settings: Accuracy,
-    folder: Path,
-    concurrency: int,
-    watch: Watch,
-    baseline: TaskResult | None,
-    life: Life,
-    ends: float | None,
-    notes: list[str],
+    job: _Job, task: Task, ends: float | None, results: dict[str, TaskResult]
 ) -> tuple[TaskResult, int]:
-    items = _drawn(task, settings)
-    path = folder / f"{task.name}.jsonl"
-    have = {(e.item, e.passed): e.prompt for e in journal.read(path) if not e.error}
-    sequential = _Sequential(task, items, baseline, settings)
+    if isinstance(task, LmEvalTask):
+        return _harness(job, task)
+    items = drawn(task.items(), job.settings.split, job.settings.limit(task.name))
+    path = job.folder / f"{task.name}.jsonl"
+    have = {(e.item, e.passed): e for e in journal.read(path) if not e.error}
+    reference = job.baseline.tasks.get(task.name) if job.baseline and job.settings.stop_early else None
+    sequential = Sequential(task, items, reference, job.settings.floor, job.alpha)
     asked = 0
-    for part in task.passes:
-        if part.cold and not life.reset_cache():
-            notes.append(f"{task.name}: the prefix cache could not be emptied before pass {part.name!r}")
-        left = [i for i in items if have.get((i.id, part.name)) != prompt_hash(task.asks(i))]
-        users = 1 if part.alone else concurrency
-        work = Round(task, part, tuple(left), ends, len(items) - len(left), len(items))
-
-        async def ask(work: Round = work, users: int = users) -> int:
-            async with Client(endpoint, concurrency=users, timeout_s=settings.request_timeout_s) as client:
-                with Journal(path) as log:
-                    return await ask_all(client, work, users, log, watch, sequential.add, life.alive)
-
-        asked += asyncio.run(ask())
-    return _scores(task, items, folder, sequential.rejected_at), asked
-
-
-class _Sequential:
-    """Runs the e-process over items in their fixed order, whatever order the answers come in."""
-
-    def __init__(
-        self, task: Task, items: Sequence[Item], baseline: TaskResult | None, settings: Accuracy
-    ) -> None:
-        self._task, self._floor = task, settings.floor
-        # Only single-pass accuracy tasks have a score before the end.
-        usable = baseline is not None and task.measures == "accuracy" and len(task.passes) == 1
-        self._baseline = baseline.scored if usable and baseline else {}
-        self._order = [item for item in items if item.id in self._baseline]
-        self._waiting: dict[str, float] = {}
-        self._next = 0
-        self._process = EProcess(1 - settings.confidence)
-
-    @property
-    def rejected_at(self) -> int | None:
-        return self._process.failed_at
-
-    def add(self, item: Item, answers: tuple[Answer, ...]) -> bool:
-        """One answered item; True when the candidate is rejected."""
-        if not self._baseline:
-            return False
-        value = self._task.score(item, {self._task.passes[0].name: answers}).value if answers else 0.0
-        self._waiting[item.id] = value
-        while self._next < len(self._order) and self._order[self._next].id in self._waiting:
-            one = self._order[self._next].id
-            self._process.add(self._waiting.pop(one) - self._floor * self._baseline[one].value)
-            self._next += 1
-        return self.rejected_at is not None
+    try:
+        for part in task.passes:
+            left = []
+            for item in items:
+                entry = have.get((item.id, part.name))
+                if entry is not None and entry.prompt == prompt_hash(task.asks(item)):
+                    sequential.add(item, entry.answers)
+                else:
+                    left.append(item)
+            if sequential.rejected_at is None:
+                asked += _one_pass(job, task, part, left, len(items), ends, sequential)
+    except Halt:
+        results[task.name] = scores(task, items, job.folder, sequential.rejected_at)
+        save_scores(job.folder, results[task.name])
+        raise
+    return scores(task, items, job.folder, sequential.rejected_at), asked
 
 
-def _drawn(task: Task, settings: Accuracy) -> list[Item]:
-    return drawn(task.items(), settings.split, settings.limit(task.name))
+def _harness(job: _Job, task: LmEvalTask) -> tuple[TaskResult, int]:
+    """By lm-evaluation-harness; when it fails because the server died, that is what is told."""
+    try:
+        return task.run(job.endpoint, job.settings, job.folder, job.concurrency, job.watch, job.tokenizer)
+    except ServetuneError as error:
+        if job.life.alive is None or job.life.alive():
+            raise
+        raise Halt(f"the server died under lm-eval: {error.message}", silent=False) from error
 
 
-def _scores(task: Task, items: Sequence[Item], folder: Path, rejected_at: int | None) -> TaskResult:
+def _one_pass(
+    job: _Job,
+    task: Task,
+    part: Pass,
+    left: Sequence[Item],
+    total: int,
+    ends: float | None,
+    sequential: Sequential,
+) -> int:
+    """Asks what is left of one pass; requests sent."""
+    if part.cold and left and not job.life.reset_cache():
+        job.notes.append(f"{task.name}: the prefix cache could not be emptied before pass {part.name!r}")
+    users = 1 if part.alone else job.concurrency
+    work = Round(task, part, tuple(left), ends, total - len(left), total)
+
+    async def ask() -> int:
+        async with Client(
+            job.endpoint, concurrency=users, timeout_s=job.settings.request_timeout_s
+        ) as client:
+            with Journal(job.folder / f"{task.name}.jsonl") as log:
+                return await ask_all(client, work, users, log, job.watch, sequential.add, job.life.alive)
+
+    return asyncio.run(ask())
+
+
+def scores(task: Task, items: Sequence[Item], folder: Path, rejected_at: int | None) -> TaskResult:
     """Scores of every item that is answered (or failed) in all passes."""
     found: dict[str, dict[str, Entry]] = {}
     for entry in journal.read(folder / f"{task.name}.jsonl"):
@@ -247,12 +228,15 @@ def _why(halt: Halt, life: Life) -> Failure:
     )
 
 
-def _check_same(folder: Path, identity: Mapping[str, Any], concurrency: int) -> None:
+def _earlier(folder: Path, identity: Mapping[str, Any], concurrency: int) -> dict[str, Any]:
+    """Tasks an earlier call has left there. UserError when it was of another configuration."""
     file = folder / "evaluation.json"
     if not file.exists():
-        return
+        return {}
     head = json.loads(file.read_text(encoding="utf-8"))
     if head["identity"] != dict(identity) or head["concurrency"] != concurrency:
         raise UserError(
             f"{folder} holds the evaluation of another configuration or concurrency", "choose another folder"
         )
+    tasks: dict[str, Any] = head["tasks"]
+    return tasks

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bench.accuracy.asking import Halt
 from bench.accuracy.client import AskError, Client
 from bench.accuracy.stability import SCHEMA, valid
 from bench.accuracy.task import Ask, Need, Task
@@ -30,7 +31,7 @@ class Findings:
 
 
 def preflight(endpoint: Endpoint, tasks: Iterable[Task], timeout_s: float = 120.0) -> Findings:
-    """Tries every need of the tasks once, one request at a time."""
+    """Tries every need of the tasks once, one request at a time. Halt when nobody answers at all."""
     wanted = sorted({need for task in tasks for need in task.needs})
 
     async def all_of_them() -> Findings:
@@ -41,6 +42,10 @@ def preflight(endpoint: Endpoint, tasks: Iterable[Task], timeout_s: float = 120.
                 try:
                     notes += await _try(client, need)
                 except AskError as error:
+                    if error.kind == "timeout":
+                        raise Halt(f"no answer to a first request: {error}", silent=True) from error
+                    if error.gone and error.status is None:
+                        raise Halt(f"no connection for a first request: {error}", silent=False) from error
                     lacking[need] = str(error)[:300]
         return Findings(lacking, notes)
 

@@ -9,27 +9,33 @@ from bench.accuracy.result import Evaluation
 
 
 class Bar:
-    """One line on a terminal, overwritten; in a log, one line a task."""
+    """One line on a terminal, overwritten; elsewhere one line a task, when it ends."""
 
     def __init__(self) -> None:
         self._wide = sys.stderr.isatty()
-        self._length = 0
+        self._task, self._text, self._length = "", "", 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._wide and self._length:
-            print(file=sys.stderr)
+        self._end()
 
     def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None:
+        if task != self._task:
+            self._end()
         left = (total - done) / items_per_s if items_per_s > 0 else 0.0
-        text = f"{task}: {done:,} of {total:,} items, {items_per_s:.1f}/s, {left:.0f} s left"
+        self._task = task
+        self._text = f"{task}: {done:,} of {total:,} items, {items_per_s:.1f}/s, {left:.0f} s left"
         if self._wide:
-            print("\r" + text.ljust(self._length), end="", file=sys.stderr, flush=True)
-            self._length = len(text)
-        elif done == total:
-            print(text, file=sys.stderr, flush=True)
+            print("\r" + self._text.ljust(self._length), end="", file=sys.stderr, flush=True)
+            self._length = len(self._text)
+
+    def _end(self) -> None:
+        """The line of the task so far stays; the next begins below it."""
+        if self._text:
+            print("" if self._wide else self._text, file=sys.stderr, flush=True)
+        self._text, self._length = "", 0
 
 
 def show(made: Evaluation) -> None:
