@@ -74,12 +74,15 @@ def planned(load: Load, seed: int) -> Times:
     return ARRIVALS[load.arrivals](load, np.random.default_rng(seed))
 
 
+FEWEST_WINDOWS = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """Achieved gaps against the process asked for.
 
     cv            standard deviation / mean of the gaps (Poisson: 1, constant: 0)
-    dispersion    variance / mean of counts in windows of about ten arrivals (Poisson: 1)
+    dispersion    variance / mean of counts in equal windows, about ten arrivals each (Poisson: 1)
     dispersion_p  two-sided p-value of the dispersion under Poisson (chi-squared); None for other processes
     lag1          correlation of each gap with the next (independent: 0)
     ks_p          Kolmogorov-Smirnov p-value of the gaps against the process; None where it has none
@@ -100,8 +103,9 @@ def fit(times: Times, load: Load) -> Fit | None:
     if len(gaps) < 20 or gaps.mean() == 0:
         return None
     mean, spread = float(gaps.mean()), float(gaps.std(ddof=1))
-    edges = np.arange(times.min(), times.max(), 10 * mean)
-    counts = np.histogram(times, edges)[0] if len(edges) > 2 else np.array([1.0])
+    # Below five windows the dispersion says nothing: two of a few dozen requests are often equal by chance.
+    windows = max(FEWEST_WINDOWS, len(gaps) // 10)
+    counts = np.histogram(times, windows)[0]
     correlation = np.corrcoef(gaps[:-1], gaps[1:])[0, 1] if spread > 0 else 0.0
     ks_p = None
     if load.arrivals == "poisson":
@@ -109,9 +113,9 @@ def fit(times: Times, load: Load) -> Fit | None:
     elif load.arrivals == "gamma" and load.cv:
         shape = 1 / load.cv**2
         ks_p = float(stats.kstest(gaps, "gamma", args=(shape, 0, 1 / (_rate(load) * shape))).pvalue)
-    dispersion = float(counts.var(ddof=1) / counts.mean()) if len(counts) > 1 else 0.0
+    dispersion = float(counts.var(ddof=1) / counts.mean())
     dispersion_p = None
-    if load.arrivals == "poisson" and len(counts) > 1:
+    if load.arrivals == "poisson":
         below = float(stats.chi2.cdf(dispersion * (len(counts) - 1), len(counts) - 1))
         dispersion_p = 2 * min(below, 1 - below)
     return Fit(spread / mean, dispersion, dispersion_p, float(correlation), ks_p)

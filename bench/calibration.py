@@ -97,9 +97,9 @@ def calibration(
     say: Callable[[Step], None] = lambda step: None,
 ) -> Calibration:
     """The cached calibration of this machine, or a new one (about a minute), then kept."""
-    file = folder / f"calibration-{_key(workers)}.json"
-    if file.is_file():
-        return Calibration.from_json(json.loads(file.read_text()))
+    if (earlier := kept(workers, folder)) is not None:
+        return earlier
+    file = _file(workers, folder)
     found = calibrate(workers, say=say)
     if not any(step.honest and step.streams >= STREAMS[0] for step in found.steps):
         return found  # a busy machine now is no fact about the machine
@@ -108,6 +108,16 @@ def calibration(
     temporary.write_text(json.dumps(found.as_json(), indent=1) + "\n")
     temporary.replace(file)
     return found
+
+
+def kept(workers: int = 1, folder: Path = CACHE) -> Calibration | None:
+    """The calibration of this machine as it was kept; None where there was none yet."""
+    file = _file(workers, folder)
+    return Calibration.from_json(json.loads(file.read_text())) if file.is_file() else None
+
+
+def _file(workers: int, folder: Path) -> Path:
+    return folder / f"calibration-{_key(workers)}.json"
 
 
 def calibrate(workers: int = 1, say: Callable[[Step], None] = lambda step: None) -> Calibration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def run(scenario_file: Path, *, out: Path | None, resume: bool, json: str | None
 
     scenario = scenariofile.load(scenario_file)
     plan = planning.plan(scenario)
-    for drop in plan.dropped:
-        print(f"dropped: {drop.label} ({drop.points} points): {drop.reason}", file=sys.stderr)
+    for reason, points in _dropped(plan).items():
+        print(f"dropped: {points} points: {reason}", file=sys.stderr)
     path = out or (_latest(scenario) if resume else _new(scenario))
     with device_lock(plan.device, f"servetune bench, {path}"):
         folder = _resumed(path, scenario) if resume else _created(path, plan)
@@ -40,6 +41,14 @@ def run(scenario_file: Path, *, out: Path | None, resume: bool, json: str | None
             raise
         folder.append("finished")
     return show(folder, json)
+
+
+def _dropped(plan: Plan) -> Counter[str]:
+    """Points by the reason they were dropped for; `servetune plan` names each."""
+    points: Counter[str] = Counter()
+    for drop in plan.dropped:
+        points[drop.reason] += drop.points
+    return points
 
 
 def _new(scenario: Scenario) -> Path:

@@ -123,6 +123,14 @@ def test_few_poisson_arrivals_are_rarely_called_dispersed() -> None:
     assert sum(p < 0.01 for p in p_values) <= 12
 
 
+def test_a_short_load_is_rarely_called_dispersed() -> None:
+    """Twenty seconds at 1.5/s: two windows of equal counts are chance, not a client that sends evenly."""
+    load = of(rate_per_s=1.5, requests=None, duration_s=20.0)
+    found = [one for seed in range(300) if (one := fit(planned(load, seed), load)) is not None]
+    assert len(found) > 250
+    assert sum(one.dispersion_p is not None and one.dispersion_p < 0.01 for one in found) <= 12
+
+
 def test_fit_sees_a_rate_that_was_not_reached() -> None:
     found = fit(planned(of(rate_per_s=35.0), seed=2), of())
     assert found is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,7 +56,10 @@ def load(
     find_rate: Annotated[
         bool, typer.Option("--find-rate", help="Find the highest rate that meets every --slo.")
     ] = False,
-    budget: Annotated[str, typer.Option(help="With --find-rate: the most time to spend.")] = "15min",
+    budget: Annotated[str, typer.Option(help="With --find-rate: the most time to spend.")] = "30min",
+    resolution: Annotated[
+        float, typer.Option(help="With --find-rate: stop when the interval is this narrow.", min=0.001, max=1)
+    ] = 0.05,
     seed: Annotated[int, typer.Option(help="Of prompts and arrivals.")] = 0,
     json: Annotated[
         str | None, typer.Option("--json", metavar="FILE|-", help="Write the data as JSON; - for stdout.")
@@ -89,8 +93,8 @@ def load(
         from bench.load.find import find
 
         data, verdict = find(
-            server, asked, prompts, slos, budget_s=budget_s, seed=seed, workers=workers, lenient=strict,
-            start_rate_per_s=rate, table=json != "-",
+            server, asked, prompts, slos, budget_s=budget_s, resolution=resolution, seed=seed, workers=workers,
+            lenient=strict, start_rate_per_s=rate, table=json != "-",
         )  # fmt: skip
     else:
         from bench.load.running import INTERRUPTED, measure
@@ -111,6 +115,7 @@ def load(
 
 def as_json(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> dict[str, Any]:
     """The contract of `servetune load --json`; nulls where the sample is too small, with `needed` beside."""
+    from bench.intervals import intervals
     from bench.metrics import compute, needed, percentiles
     from bench.records import RequestError
     from bench.view import View
@@ -140,6 +145,7 @@ def as_json(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> dict[str, 
             "workers": run.client.workers if run.client else None,
         },
         "metrics": metrics,
+        "intervals": {name: asdict(interval) for name, interval in intervals(run).items()},
         "notes": list(run.notes),
     }
 

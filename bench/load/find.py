@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.capacity import Capacity, Probe, as_json
+from bench.capacity import Probe, as_json
 from bench.findrate_drive import capacity_of
+from bench.findrate_table import line, show
 from bench.grid import Load
 from bench.load.dialect import is_strict
 from bench.load.running import point_of
@@ -27,6 +28,7 @@ def find(
     slos: tuple[Slo, ...],
     *,
     budget_s: float,
+    resolution: float,
     seed: int,
     workers: int,
     lenient: bool,
@@ -41,27 +43,13 @@ def find(
     with tempfile.TemporaryDirectory(prefix="servetune-") as scratch:
         found = capacity_of(
             server, point_of(server, asked, seed).config, asked, prompts, slos, folder=Path(scratch),
-            salt=secrets.token_hex(6), max_s=budget_s, seed=seed, workers=workers, lenient=lenient,
-            start_rate_per_s=start_rate_per_s, watch=_tell,
+            salt=secrets.token_hex(6), max_s=budget_s, resolution=resolution, seed=seed, workers=workers,
+            lenient=lenient, start_rate_per_s=start_rate_per_s, watch=_tell,
         )  # fmt: skip
     if table:
-        _show(found)
+        show(found)
     return as_json(found), found.verdict
 
 
 def _tell(probe: Probe) -> None:
-    print(
-        f"{probe.rate_per_s:.3g}/s: {probe.decision}, {probe.requests} requests, {probe.seconds:.0f} s",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _show(found: Capacity) -> None:
-    low, high = found.interval
-    shown = "none" if found.rate_per_s is None else f"{found.rate_per_s:.3g}/s"
-    ends = ["?" if end is None else f"{end:.3g}" for end in (low, high)]
-    print(f"highest rate shown to meet {', '.join(map(str, found.slos))}: {shown}")
-    print(f"interval: {ends[0]} to {ends[1]} requests/s, {found.total_s:.0f} s of measuring; {found.verdict}")
-    for reason in found.reasons:
-        print(f"  {reason}")
+    print(line(probe), file=sys.stderr, flush=True)

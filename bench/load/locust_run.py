@@ -16,6 +16,7 @@ os.environ["LOCUST_SKIP_MONKEY_PATCH"] = "1"
 import ctypes
 import gc
 import json
+import math
 import resource
 import signal
 import sys
@@ -37,6 +38,8 @@ from bench.load.users import ClosedUser, OpenUser
 
 TICK_S = 0.01
 """How often the hub's own delay is sampled."""
+WRITING_S = 0.0005
+"""Of each tick, for writing down what has ended."""
 SPARE_CONNECTIONS = 16
 """Open loop: connections held ready beyond those in use, so that their set-up is in no latency."""
 PR_SET_PDEATHSIG = 1
@@ -84,6 +87,7 @@ def _work(job: Job) -> NoReturn:
     pause_until(share.start_s)
     begun_cpu, begun = time.process_time(), monotonic()
     _watch(share)
+    share.write_down(budget_s=math.inf)
     share.raw.close()
     share.write_health(time.process_time() - begun_cpu, monotonic() - begun)
     os._exit(0)  # everything is on disk; Locust's own goodbye takes seconds
@@ -114,6 +118,7 @@ def _watch(share: Share) -> None:
         gevent.sleep(TICK_S)
         now = monotonic()
         share.delays.append(now - before - TICK_S)
+        share.write_down(WRITING_S)
         if now - swept >= 0.05:
             swept = now
             client.expire(now, job.request_timeout_s)

@@ -7,6 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from bench.calibration import kept
 from bench.checks import judge
 from bench.grid import Load, Point
 from bench.load.dialect import STRICT_NOTE, is_strict
@@ -63,7 +64,9 @@ def measure(
         started_unix_s=driven.started_unix_s,
         notes=(*notes, *sampler.notes),
     )
-    return run, judge(run, slos=slos, declared_cache_share=declared_cache_share(asked))
+    return run, judge(
+        run, slos=slos, declared_cache_share=declared_cache_share(asked), calibration=kept(workers)
+    )
 
 
 def point_of(server: Endpoint, asked: Load, seed: int) -> Point:

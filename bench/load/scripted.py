@@ -16,6 +16,7 @@ import socket
 import struct
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -52,6 +53,7 @@ class Scripted:
         self._streams: dict[int, Stream] = {}
         self._due: list[tuple[float, int, Stream]] = []
         self._order = count()
+        self._arrived: deque[tuple[Stream, bytes, bytes, float]] = deque()
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
         """The loop: sends what is due, then waits for requests until the next step."""
@@ -63,12 +65,15 @@ class Scripted:
                     self._step(stream)
                 now = time.monotonic()
             wait_s = min(self._due[0][0] - now, 0.1) if self._due else 0.1
-            # epoll waits whole milliseconds: below one, poll, so that no step is late for that.
-            for fd, _ in self._epoll.poll(wait_s if wait_s > 0.001 else 0):
+            # epoll waits whole milliseconds: below one, poll, so that no step is late for that. Requests are
+            # stamped as soon as they are there and begun one a round: a crowd of them is no late arrival.
+            for fd, _ in self._epoll.poll(wait_s if wait_s > 0.001 and not self._arrived else 0):
                 if fd == self.listener.fileno():
                     self._accept()
                 else:
                     self._read(self._streams[fd])
+            if self._arrived:
+                self._begin(*self._arrived.popleft())
 
     def _accept(self) -> None:
         while True:
@@ -101,10 +106,9 @@ class Scripted:
         if len(rest) < length:
             return
         stream.inbox = rest[length:]
-        self._begin(stream, head, rest[:length])
+        self._arrived.append((stream, head, rest[:length], time.monotonic()))
 
-    def _begin(self, stream: Stream, head: bytes, body: bytes) -> None:
-        now = time.monotonic()
+    def _begin(self, stream: Stream, head: bytes, body: bytes, arrived_s: float) -> None:
         if not head.startswith(b"POST"):
             told = json.dumps({"truth": self.truth, "cpu_s": time.process_time()}).encode()
             status, told = (b"200 OK", told) if head.startswith(b"GET /truth") else (b"404 Not Found", b"")
@@ -115,7 +119,7 @@ class Scripted:
         asked = json.loads(body)
         script: Script = script_for(str(asked.get("model", "")))
         prompt = asked.get("prompt") or asked["messages"][-1]["content"]
-        stream.name, stream.begun_s, stream.sent_s = " ".join(prompt.split()[:2]), now, []
+        stream.name, stream.begun_s, stream.sent_s = " ".join(prompt.split()[:2]), arrived_s, []
         stream.steps = iter(script(asked))
         self._plan(stream)
 

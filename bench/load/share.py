@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic
@@ -17,6 +18,9 @@ from bench.load.client import Client
 from bench.load.exchange import Exchange
 from bench.load.job import Job, Request, read_requests
 from bench.prompts import own
+
+LONG_BACKLOG = 2000
+"""Exchanges waiting to be written from which on they get ten times the time."""
 
 
 class Share:
@@ -37,6 +41,7 @@ class Share:
         self.environment: Any = None
         self.last_sent_s: float | None = None
         self._taken = 0
+        self._ended: deque[Exchange] = deque()
 
     def warm_up(self) -> None:
         """Sends the warm-up requests, within one request's deadline altogether. None is recorded."""
@@ -93,8 +98,17 @@ class Share:
         )
 
     def keep(self, exchange: Exchange) -> None:
-        """One exchange is over: on disk, and told to Locust."""
+        """One exchange is over; it is written down when there is time (`write_down`)."""
         self.finished += 1
+        self._ended.append(exchange)
+
+    def write_down(self, budget_s: float) -> None:
+        """What is over goes to disk and is told to Locust, for so long: a burst of ends delays no read."""
+        until = monotonic() + (budget_s if len(self._ended) < LONG_BACKLOG else 10 * budget_s)
+        while self._ended and monotonic() < until:
+            self._write(self._ended.popleft())
+
+    def _write(self, exchange: Exchange) -> None:
         if exchange.sent_s is not None:
             self.last_sent_s = max(self.last_sent_s or 0.0, exchange.sent_s)
         exchange.write(self.raw)

@@ -38,20 +38,15 @@ class ClosedUser(LoadUser):
     """Sends, waits for the end, sends the next."""
 
     def send_all(self, share: Share) -> None:
-        previous: Exchange | None = None
         while (request := share.next()) is not None:
             conversation = Conversation(request)
             while (body := conversation.next_body()) is not None:
                 exchange = Exchange(conversation.index, monotonic(), conversation.session)
                 ended: AsyncResult = AsyncResult()
                 share.client.send(exchange, body, ended.set)
-                if previous is not None:
-                    share.keep(previous)  # after the next is on its way: writing it down delays nobody
                 ended.get()
-                previous = exchange
+                share.keep(exchange)
                 conversation.hear(exchange)
-        if previous is not None:
-            share.keep(previous)
 
 
 class OpenUser(LoadUser):
