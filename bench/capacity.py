@@ -103,8 +103,8 @@ def _wide(low: float | None, high: float | None, resolution: float) -> str:
     if low is None:
         return f"no rate was shown to meet the SLOs: the capacity is below {high:.4g}/s"
     return (
-        f"the interval is {high / low - 1:.1%} wide, {resolution:.1%} were asked for: more time, or or a "
-        "capacity where a few more requests a second change little"
+        f"the interval is {high / low - 1:.1%} wide, {resolution:.1%} were asked for: give more time, or "
+        "a wider --resolution"
     )
 
 

@@ -199,13 +199,13 @@ def test_a_request_the_server_refuses_scores_nothing_and_ends_nothing(tmp_path: 
 
 
 def test_time_is_up_when_it_is_up_and_what_is_there_is_judged(tmp_path: Path) -> None:
-    hurried = Accuracy(within_s=0.6)
+    hurried = Accuracy(within_s=3.0)
     began = time.monotonic()
     with served(Llm(delay_s=0.05)) as endpoint:
         made = evaluate(endpoint, tasks(["answers", "chat"]), hurried, tmp_path / "e", 2)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20, "460 items of 0.05 s by two workers take 11 s a task"
     counts = [len(task.scored) for task in made.tasks.values()]
-    assert all(1 <= count < 100 for count in counts)
+    assert all(1 <= count < 200 for count in counts)
     assert made.failure is None
 
 
