@@ -6,7 +6,7 @@ RUN = .venv/bin/servetune
 SETUP = .venv/.requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines model variants bench demo plan doctor test check conformance bench-client lock
+.PHONY: help setup engines model variants bench demo plan doctor test check conformance bench-client gpu-pack lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ conformance: $(SETUP) ## the load client against a server whose timings are know
 
 bench-client: $(SETUP) ## our client's error and CPU beside plain aiohttp and httpx clients
 	@.venv/bin/python tools/bench_client.py
+
+gpu-pack: $(SETUP) ## parts that carry vLLM and servetune to a GPU machine without a network
+	@.venv/bin/python tools/gpu_pack.py
 
 lock: ## pin the dependencies of pyproject.toml again (needs uv)
 	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-annotate \

@@ -67,6 +67,10 @@ class Environment:
     def python(self) -> Path:
         return self.folder / "bin" / "python"
 
+    @property
+    def lock_sha256(self) -> str:
+        return sha256(self.lock.read_bytes()).hexdigest()
+
     def program(self, name: str) -> Path:
         return self.folder / "bin" / name
 
@@ -77,7 +81,7 @@ class Environment:
             stamp = json.loads((self.folder / STAMP).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        return bool(stamp.get("lock_sha256") == _digest(self.lock))
+        return bool(stamp.get("lock_sha256") == self.lock_sha256)
 
 
 def environments(name: str | None = None, *, root: Path = ENGINES, locks: Path = LOCKS) -> list[Environment]:
@@ -141,8 +145,8 @@ def install(environment: Environment) -> bool:
         half.write_text(str(os.getpid()))
         _pip_all(environment)
         _mend(environment)
-        _prove(environment)
-        stamp = {"lock": environment.lock.name, "lock_sha256": _digest(environment.lock)}
+        prove(environment)
+        stamp = {"lock": environment.lock.name, "lock_sha256": environment.lock_sha256}
         (folder / STAMP).write_text(json.dumps(stamp | {"device": environment.device}), encoding="utf-8")
         half.unlink()
         _say(f"{folder.name}: ready after {time.monotonic() - started:.0f} s")
@@ -196,7 +200,8 @@ def _mend(environment: Environment) -> None:
     (info / "RECORD").write_text("".join(f"{info.name}/{n},,\n" for n in ("METADATA", "INSTALLER", "RECORD")))
 
 
-def _prove(environment: Environment) -> None:
+def prove(environment: Environment) -> None:
+    """The first start: it must run, and what it prints is the list of the flags it knows."""
     program, *arguments = PROOF[environment.name]
     said = _run(environment, [str(environment.folder / program), *arguments], "the first start")
     known = sorted(set(re.findall(r"(?<![\w-])--(?:[a-z][a-z0-9_-]*)?[a-z0-9](?![\w-])", said)))
@@ -240,10 +245,6 @@ def _torch(lock: Path) -> str | None:
     """The build of torch a lock wants, from its head; None when it is one of the locked packages."""
     found = re.search(r"^# torch: (torch==\S+)", lock.read_text(encoding="utf-8"), re.M)
     return found[1] if found else None
-
-
-def _digest(lock: Path) -> str:
-    return sha256(lock.read_bytes()).hexdigest()
 
 
 def _say(text: str) -> None:
