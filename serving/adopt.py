@@ -1,8 +1,8 @@
 """Engines that are installed already (a container image, a machine without a network), taken as they are.
 
-`adopt` makes `.engines/<name>-<version>/` of two small programs that call the interpreter at hand, so that the
-rest of servetune finds, checks and starts them like its own. What is adopted is not pinned by a lock file: its
-stamp says so.
+`adopt` makes `.engines/<name>-<version>/` of two small programs that call the interpreter at hand, so that
+the rest of servetune finds, checks and starts them like its own. What is adopted is not pinned by a lock
+file: its stamp says so.
 """
 
 from __future__ import annotations

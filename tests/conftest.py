@@ -1,9 +1,15 @@
 """Fixtures that several test files share: the real engines, started once a session; locks of our own."""
 
+import signal
+
 import pytest
 from engine_fixtures import transformers_server, vllm_server
 
 __all__ = ["transformers_server", "vllm_server"]
+
+# A job in a shell's background is started with Ctrl-C ignored, and its children inherit that: the tests that press
+# it must not depend on how they were started.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -93,8 +93,8 @@ def load(
         from bench.load.find import find
 
         data, verdict = find(
-            server, asked, prompts, slos, budget_s=budget_s, resolution=resolution, seed=seed, workers=workers,
-            lenient=strict, start_rate_per_s=rate, table=json != "-",
+            server, asked, prompts, slos, budget_s=budget_s, resolution=resolution, seed=seed,
+            workers=workers, lenient=strict, start_rate_per_s=rate, table=json != "-",
         )  # fmt: skip
     else:
         from bench.load.running import INTERRUPTED, measure
