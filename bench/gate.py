@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COST = ("cost_per_million_output_tokens",)
 LATENCY = ("ttft_p50_ms", "tpot_p50_ms")
-SIDE = "Run folder, RUN@CONFIG where it has several configurations, or folder of one evaluation."
+SIDE = "Run folder, RUN@KEY (a configuration or a point of it), or folder of one evaluation."
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def gate_command(
     from bench.compare import share
     from bench.output import write_json
 
-    sides = side(candidate), side(baseline)
+    sides = side(candidate), side(baseline, of_baseline=True)
     settings = _settings(sides[1], sides[0], floor)
     second = result.load(again) if again else None
     found = judge(*sides, settings, share(margin), second)
@@ -83,11 +83,15 @@ def judge(
     """Every claim of the scorecard, parts in their order. What was not measured is INCONCLUSIVE."""
     from bench.accuracy import scorecard
     from bench.accuracy.claims import PARTS, missing
+    from bench.accuracy.verdict import floor_of
 
     found = [*_measured(candidate, baseline, margin)]
     if candidate.evaluations and baseline.evaluations:
         second = again or (baseline.evaluations[1] if len(baseline.evaluations) > 1 else None)
-        found += scorecard.claims(candidate.evaluations[0], baseline.evaluations[0], settings, second)
+        if candidate.runs and candidate.evaluations[0].folder == baseline.evaluations[0].folder:
+            found += floor_of(candidate.evaluations[0], baseline.evaluations[0], settings).claims
+        else:
+            found += scorecard.claims(candidate.evaluations[0], baseline.evaluations[0], settings, second)
     have = {claim.part for claim in found if claim.counts}
     whose = [s.label for s in (candidate, baseline) if not s.evaluations]
     for part in PARTS:
@@ -135,20 +139,32 @@ def _measured(candidate: Side, baseline: Side, margin: float) -> list[Claim]:
     return found
 
 
-def side(text: str) -> Side:
-    """What `text` names. UserError when it is neither, or the configuration is not singled out."""
+def side(text: str, *, of_baseline: bool = False) -> Side:
+    """What `text` names: a run folder, RUN@CONFIG, RUN@POINT, a folder under points/, or an evaluation.
+
+    `of_baseline`: a run of several configurations means the one its scenario has as baseline. UserError
+    when nothing fits, or the configuration is not singled out.
+    """
     from bench import scenariofile
     from bench.accuracy import result, store
     from bench.results import RunFolder
+    from bench.scorecards import baseline_key
 
     path, _, wanted = text.partition("@") if not Path(text).exists() else (text, "", "")
     folder = Path(path)
+    if folder.parent.name == "points":
+        folder, wanted = folder.parent.parent, folder.name
     if (folder / "evaluation.json").is_file():
         return Side(folder.name, folder, evaluations=(result.load(folder),))
     run = RunFolder.open(folder)
     runs = run.runs()
-    configs = {r.point.config.key: r.point.config for r in runs}
-    fitting = {key: c for key, c in configs.items() if key.startswith(wanted)}
+    if wanted:
+        named = [r for r in runs if r.point.key.startswith(wanted)]
+        runs = named or [r for r in runs if r.point.config.key.startswith(wanted)]
+    configs = {r.point.config.key: r.point.config for r in run.runs()}
+    fitting = {r.point.config.key: r.point.config for r in runs}
+    if not wanted and of_baseline and baseline_key(run) in fitting:
+        fitting = {key: config for key, config in fitting.items() if key == baseline_key(run)}
     if len(fitting) != 1:
         which = "; ".join(f"{folder}@{key[:6]} {config.label}" for key, config in configs.items())
         cause = f"no configuration {wanted!r}" if not fitting else f"{len(fitting)} configurations"

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from bench.accuracy.launched import evaluate_launch, not_evaluated, owed
 from bench.grid import Point
 from bench.load.dialect import STRICT_NOTE, is_strict
 from bench.load.drive import Drive, drive
@@ -31,7 +32,7 @@ def measure(plan: Plan, folder: RunFolder, watch: Watch) -> None:
     for number, launch in enumerate(plan.launches, 1):
         todo = [point for point in launch.points if point.key not in done]
         attempt = 1
-        while todo:
+        while todo or owed(plan, folder, launch):
             watch.launch_started(launch.config, number, len(plan.launches))
             todo = _serve(plan, folder, launch, todo, attempt, watch)
             attempt += 1
@@ -41,11 +42,15 @@ def measure(plan: Plan, folder: RunFolder, watch: Watch) -> None:
 def _serve(
     plan: Plan, folder: RunFolder, launch: Launch, todo: Sequence[Point], attempt: int, watch: Watch
 ) -> list[Point]:
-    """Measures points on one server; returns those left when it died: each death costs one point."""
+    """Measures points on one server, then scores it; returns the points left when it died.
+
+    Each death costs one point. A server that dies after its last point leaves its evaluation to the next
+    launch, one that dies while it is scored leaves a failed evaluation.
+    """
     name = launch.name if attempt == 1 else f"{launch.name}-{attempt}"
     chosen = engine(launch.config.engine)
     folder.append("launch", name=name, config=launch.config.key)
-    left = list(todo)
+    left, started = list(todo), time.monotonic()
     try:
         with start(
             chosen,
@@ -61,10 +66,13 @@ def _serve(
                 run = _measure_point(plan, point, server, prompts, folder.path / "points" / point.key, watch)
                 folder.save(replace(run, launch=name))
                 watch.point_finished(run)
+            if not left and (server.alive() or not todo):
+                evaluate_launch(plan, folder, launch, server, watch, time.monotonic() - started)
     except EngineError as error:
         watch.launch_failed(error.failure)
         for point in left:
             folder.save(Run(point, failure=error.failure, simulated=chosen.simulated, launch=name))
+        not_evaluated(plan, folder, launch, error.failure)
         return []
     return left
 

@@ -7,9 +7,9 @@ own launches, and repeats are the outer loop, so that drift hits every config al
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.expand import Dropped, expand, label
 from bench.expected import estimate_s
@@ -20,6 +20,9 @@ from bench.target import Target, target_of
 from serving.config import Device, ServingConfig
 from serving.engines import engine
 from serving.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.accuracy.planned import Evaluating, NotAsked
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,11 @@ class Launch:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run. `memory`: config key -> what the device must hold, where it can be told."""
+    """What will run. `memory`: config key -> what the device must hold, where it can be told.
+
+    `baseline`: key of the configuration that the others' accuracy is held against; `evaluations` and
+    `not_asked`: what is scored on which launch, and what an engine cannot be asked (`bench.accuracy`).
+    """
 
     scenario: Scenario
     device: Device
@@ -41,6 +48,9 @@ class Plan:
     dropped: tuple[Dropped, ...]
     memory: dict[str, Feasibility]
     estimated_s: float
+    baseline: str | None = None
+    evaluations: tuple[Evaluating, ...] = ()
+    not_asked: tuple[NotAsked, ...] = ()
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -65,8 +75,21 @@ def plan(scenario: Scenario, device: Device | None = None) -> Plan:
         raise UserError(
             f"{scenario.file}: nothing is left to run ({reasons})", "servetune doctor says what is missing"
         )
+    if scenario.accuracy is None:
+        launches = tuple(_launches(kept, scenario.repeats.restart))
+        return Plan(scenario, target.device, launches, tuple(dropped), memory, estimate_s(launches, target))
+    from bench.accuracy import planned
+
+    baseline = planned.baseline_of(scenario, (point.config for point in kept))
+    # The baseline is served first: what it answers is what stops a bad candidate early.
+    kept.sort(key=lambda point: point.config.key != baseline.key)
     launches = tuple(_launches(kept, scenario.repeats.restart))
-    return Plan(scenario, target.device, launches, tuple(dropped), memory, estimate_s(launches, target))
+    asked, refusals = planned.evaluations(scenario, launches, baseline, target)
+    took_s = estimate_s(launches, target) + sum(one.estimated_s for one in asked)
+    return Plan(
+        scenario, target.device, launches, tuple(dropped), memory, took_s,
+        baseline.key, tuple(asked), tuple(refusals),
+    )  # fmt: skip
 
 
 def _refusal(config: ServingConfig, target: Target) -> tuple[str | None, Feasibility]:
@@ -102,7 +125,16 @@ def _launches(points: list[Point], restart: bool) -> Iterable[Launch]:
 
 
 def as_json(planned: Plan) -> dict[str, Any]:
-    """`servetune plan --json`: points, launches, dropped[{point, reason, points}], estimated_s, memory."""
+    """`servetune plan --json`: points, launches, dropped[{point, reason, points}], estimated_s, memory.
+
+    With `accuracy:` also accuracy{baseline, estimated_s, evaluations[], not_asked[{engine, task, reason}]}.
+    """
+    accuracy = {
+        "baseline": planned.baseline,
+        "estimated_s": sum(one.estimated_s for one in planned.evaluations),
+        "evaluations": [asdict(one) for one in planned.evaluations],
+        "not_asked": [{"engine": n.engine, "task": n.task, "reason": n.why} for n in planned.not_asked],
+    }
     return {
         "scenario": planned.scenario.name,
         "device": planned.device,
@@ -110,6 +142,7 @@ def as_json(planned: Plan) -> dict[str, Any]:
         "launches": len(planned.launches),
         "dropped": [{"point": d.label, "reason": d.reason, "points": d.points} for d in planned.dropped],
         "estimated_s": planned.estimated_s,
+        **({"accuracy": accuracy} if planned.baseline else {}),
         "configs": [
             {
                 "key": launch.config.key,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from bench.accuracy.settings import Accuracy
 from bench.grid import Arrivals
 from bench.slo import Slo
 from bench.slo import parse as parse_slo
@@ -68,14 +69,33 @@ class Price(_Part):
     per: Literal["gpu", "machine"] = "machine"
 
 
+class Range(_Part):
+    """Every number from `low` to `high`; `log`: by factors. `default`: the engine's own."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: PositiveFloat | None = None
+    default: float | None = None
+
+    @model_validator(mode="after")
+    def _a_range(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError(f"low below high; found {self.low:g} and {self.high:g}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log goes with low above 0 and without step")
+        return self
+
+
 class EngineGrid(_Part):
-    """One engine with fixed `settings` and the `grid` of settings to vary."""
+    """One engine with fixed `settings` and the `grid` of settings to vary; `space`: more, for a search."""
 
     engine: str
     version: str | None = None
     optional: Annotated[bool, Field(description="go on without it when it is not installed")] = False
     settings: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], BeforeValidator(_as_list)]] = {}
+    space: dict[str, Range | list[Any]] = {}
     price: Price | None = None
 
 
@@ -156,6 +176,34 @@ class Limits(_Part):
     stop_s: Seconds = 30.0
 
 
+Goals = Annotated[
+    tuple[Annotated[str, Field(pattern="^(minimize|maximize) [a-z0-9_]+$")], ...],
+    BeforeValidator(lambda v: tuple(_as_list(v))),
+    Field(min_length=1),
+]
+
+
+class Search(_Part):
+    """What `servetune search` is to find, and what it may spend.
+
+    goal       `minimize usd_per_million_good_tokens`, `maximize goodput_per_s`; several: a Pareto front
+    limits     metric -> the most it may be, beside the SLOs: {memory_peak_bytes: 8e9}
+    budget_s, trials, budget_usd   whichever is reached first ends it
+    screen_share   of the load that a first, short look gets; 1: no short looks
+    finalists  how many are measured again;  worthwhile  the least gain, as a share, worth looking for
+    """
+
+    goal: Goals = ("minimize usd_per_million_good_tokens",)
+    limits: dict[str, float] = {}
+    sampler: str = "tpe"
+    budget_s: Seconds | None = None
+    budget_usd: PositiveFloat | None = None
+    trials: PositiveInt | None = None
+    screen_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    finalists: PositiveInt = 4
+    worthwhile: Annotated[float, Field(ge=0, lt=1)] = 0.01
+
+
 class Scenario(_Part):
     """The whole file. `sha256` is of its bytes, `file` where it was read."""
 
@@ -172,6 +220,8 @@ class Scenario(_Part):
     )
     slos: tuple[Annotated[Slo, BeforeValidator(parse_slo)], ...] = ()
     price: Price | None = None
+    accuracy: Accuracy | None = None
+    search: Search = Search()
     telemetry: Telemetry = Telemetry()
     limits: Limits = Limits()
     seed: Annotated[int, Field(ge=0)] = 0

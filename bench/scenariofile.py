@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench import rules, yamlfile
 from bench.grid import Load
-from bench.scenario import Scenario
+from bench.scenario import Range, Scenario
 from bench.units import size_bytes
 from serving.config import Scalar, ServingConfig
 from serving.engines import ENGINES
@@ -59,13 +59,22 @@ def _check_engines(scenario: Scenario, lines: dict[yamlfile.Path_, int]) -> None
             raise _at(
                 scenario.file, lines, (*place, "grid", twice[0]), "it in settings too", "one of the two"
             )
-        values: list[tuple[str, str, tuple[int, ...], Any]] = [
+        values: list[tuple[str, str, tuple[int | str, ...], Any]] = [
             ("settings", k, (), v) for k, v in part.settings.items()
         ]
         for key, choices in part.grid.items():
             if not choices:
                 raise _at(scenario.file, lines, (*place, "grid", key), "an empty list", "one value or more")
             values += [("grid", key, (i,), v) for i, v in enumerate(choices)]
+        for key, given in part.space.items():
+            if key in part.settings or key in part.grid:
+                raise _at(scenario.file, lines, (*place, "space", key), "it elsewhere too", "one place")
+            listed = (
+                enumerate(given)
+                if isinstance(given, list)
+                else zip(("low", "high"), _ends(given), strict=True)
+            )
+            values += [("space", key, (i,), v) for i, v in listed]
         for section, key, rest, value in values:
             where = (*place, section, key, *rest)
             if key in ELSEWHERE:
@@ -85,6 +94,12 @@ def _check_engines(scenario: Scenario, lines: dict[yamlfile.Path_, int]) -> None
                 ) from error
             except ValueError as error:
                 raise _at(scenario.file, lines, where, repr(value), str(error)) from error
+
+
+def _ends(given: Range) -> tuple[float, float]:
+    """Both ends of a range, whole numbers as such."""
+    low, high = (int(v) if v.is_integer() else v for v in (given.low, given.high))
+    return low, high
 
 
 def quantity(key: str, value: Scalar | dict[str, Any]) -> Any:

@@ -15,19 +15,25 @@ from serving.config import ServingConfig
 if TYPE_CHECKING:
     import pandas
 
+    from bench.scorecards import Scorecard
+
 _FIRST = ("engine", "device", "quantization")
 _INTS = ("kv_cache_bytes", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "concurrency")
 _BOOLS = ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager", "continuous_batching")
 _LATER = tuple(n for n in ServingConfig.model_fields if n not in (*_FIRST, "engine_version"))
 
 
-def frame(folder: RunFolder, found: Sequence[Outcome] | None = None) -> pandas.DataFrame:
-    """One row a finished point, in the order of the run; `found` spares reading it again.
+def frame(
+    folder: RunFolder, found: Sequence[Outcome] | None = None, cards: Sequence[Scorecard] = ()
+) -> pandas.DataFrame:
+    """One row a finished point, in the order of the run; `found` and `cards` spare reading it again.
 
     Columns: what identifies the point (key, launch, engine, engine_version, simulated, settings by their
     neutral names, load), verdict, reasons, failure, every metric by its name in METRICS (units in the
     names), percentiles below their floor in `too_few_samples`, currency. A setting left to the engine's
-    default is null. Infinite: an adjusted percentile that falls on a failed request.
+    default is null. With `cards`: accuracy (baseline, PASS, FAIL, INCONCLUSIVE), accuracy_worst (its d) and
+    score_<task>, those of the point's configuration. Infinite: an adjusted percentile that falls on a
+    failed request.
     """
     import pandas as pd
 
@@ -35,7 +41,9 @@ def frame(folder: RunFolder, found: Sequence[Outcome] | None = None) -> pandas.D
         found = list(outcomes(folder, scenariofile.load(folder.path / "scenario.yaml")))
     from bench.metrics import METRICS
 
-    table = pd.DataFrame([_row(outcome) for outcome in found])
+    scored = {card.config.key: _accuracy(card) for card in cards}
+    rows = [_row(o) | scored.get(o.run.point.config.key, {}) for o in found]
+    table = pd.DataFrame(rows)
     if table.empty:
         return table
     kinds = {**dict.fromkeys(METRICS, "Float64"), **dict.fromkeys(_INTS, "Int64")}
@@ -44,9 +52,11 @@ def frame(folder: RunFolder, found: Sequence[Outcome] | None = None) -> pandas.D
     return table.astype({**texts, **kinds})
 
 
-def write(folder: RunFolder, found: Sequence[Outcome] | None = None) -> list[Path]:
+def write(
+    folder: RunFolder, found: Sequence[Outcome] | None = None, cards: Sequence[Scorecard] = ()
+) -> list[Path]:
     """Writes both files whole or not at all; returns their paths."""
-    table = frame(folder, found)
+    table = frame(folder, found, cards)
     csv, parquet = folder.path / "summary.csv", folder.path / "summary.parquet"
     _whole(csv, lambda path: table.to_csv(path, index=False))
     _whole(parquet, lambda path: table.to_parquet(path, index=False))
@@ -84,6 +94,15 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         **outcome.metrics,
         "too_few_samples": "; ".join(f"{name}: n<{n}" for name, n in outcome.needed.items()) or None,
         "currency": outcome.currency,
+    }
+
+
+def _accuracy(card: Scorecard) -> dict[str, Any]:
+    worst = card.floor.worst if card.floor else None
+    return {
+        "accuracy": card.floor.verdict if card.floor else "baseline",
+        "accuracy_worst": worst.effect if worst else None,
+        **{f"score_{name}": score for name, score in card.scores().items()},
     }
 
 

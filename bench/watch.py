@@ -10,6 +10,7 @@ from serving.config import ServingConfig
 from serving.errors import Failure
 
 if TYPE_CHECKING:
+    from bench.accuracy.result import Evaluation
     from bench.load.drive import Progress
 
 
@@ -34,6 +35,14 @@ class Watch(Protocol):
 
     def point_finished(self, run: Run) -> None:
         """The point is stored, its own failure included."""
+        ...
+
+    def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None:
+        """Accuracy items of one task are being asked; told several times a second."""
+        ...
+
+    def evaluated(self, config: ServingConfig, evaluation: Evaluation) -> None:
+        """The evaluation of one configuration is stored, its own failure included."""
         ...
 
     def launch_failed(self, failure: Failure) -> None:

@@ -331,3 +331,30 @@ def test_needs_are_told_apart() -> None:
         found = preflight(endpoint, tasks(["full"]))
     assert set(found.lacking) == {Need.PROMPT_LOGPROBS}
     assert json.dumps(list(found.lacking.values()))
+
+
+def test_a_slow_answer_does_not_cost_more_than_the_time_allowed(tmp_path: Path) -> None:
+    """Requests under way when time is up are given up; what is scored has no gap in the drawn order."""
+    slow = Accuracy(items=24, within_s=0.3, request_timeout_s=60.0)
+    with served(Llm(delay_s=3.0)) as endpoint:
+        started = time.monotonic()
+        made = evaluate(endpoint, tasks(["facts"]), slow, tmp_path / "e", 4)
+        took = time.monotonic() - started
+    assert made.failure is None
+    assert not made.tasks.get("facts") or not made.tasks["facts"].scored
+    # Preflight asks four times, one after the other, whatever the limit; the items must add a second or so.
+    assert took < 4 * 3.0 + 4.0
+
+
+def test_a_gap_in_the_drawn_order_ends_what_is_scored(tmp_path: Path) -> None:
+    with served(Llm()) as endpoint:
+        evaluate(endpoint, tasks(["facts"]), QUICK, tmp_path / "e", 1)
+    file = tmp_path / "e" / "facts.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:10] + lines[11:]))
+    from bench.accuracy.evaluate import scores
+    from bench.accuracy.task import drawn
+
+    task = tasks(["facts"])[0]
+    found = scores(task, drawn(task.items(), "all", 24), tmp_path / "e", None)
+    assert len(found.scored) == 10

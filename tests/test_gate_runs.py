@@ -82,6 +82,22 @@ def test_configurations_of_one_run_are_named_by_their_key(
         run(f"{path}@zzz", str(path))
 
 
+def test_a_point_and_the_run_s_own_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, bad = half_right(losses=200)
+    both = (launches(4, "a"), base), (launches(4, "b", quantization="fp8"), bad)
+    path = stored(tmp_path / "run", *both)
+    first, second = (runs[0].point for runs, _ in both)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["plan"] = {"accuracy": {"baseline": first.config.key}}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    for name in (f"{path}@{second.key}", str(path / "points" / second.key), f"{path}@{second.config.key}"):
+        assert run(name, str(path), "--json", "-") == 1
+        claims = {c["name"]: c["verdict"] for c in json.loads(capsys.readouterr().out)["claims"]}
+        assert claims["facts"] == "FAIL"
+    with pytest.raises(UserError, match="2 configurations"):
+        run(str(path), str(path))
+
+
 def test_a_run_without_an_evaluation_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder.create(tmp_path / "plain", {}, PRICED.encode())
     for one in launches(4, "b"):

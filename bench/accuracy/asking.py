@@ -15,6 +15,8 @@ from bench.accuracy.task import Answer, Ask, Item, Pass, Task, prompt_hash
 RETRIES_S = (0.2, 1.0)
 """Waits before a request whose connection failed is tried again."""
 TELL_S = 0.25
+GRACE_S = 1.0
+"""How long after the end of its time a request may still be answered."""
 
 
 class Halt(Exception):  # noqa: N818
@@ -79,10 +81,14 @@ async def ask_all(
                 told = now
                 watch.evaluating(work.task.name, work.done + finished, work.total, finished / (now - started))
 
+    # A request under way when time is up is given up soon after: one slow answer must not cost a trial.
+    over = None if work.ends is None else max(0.0, work.ends - started) + GRACE_S
     try:
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.timeout(over), asyncio.TaskGroup() as group:
             for _ in range(min(users, len(work.items))):
                 group.create_task(worker())
+    except TimeoutError:
+        stop = True
     except BaseExceptionGroup as several:
         # Workers see the same death at once; one of them is enough to tell it.
         halted, others = several.split(Halt)

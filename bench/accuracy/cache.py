@@ -38,15 +38,19 @@ HASHED_WHOLE = 64 * PIECE
 
 def identity(config: ServingConfig, engine_version: str, device: str) -> dict[str, Any]:
     """What is served, as far as it can change an output. `device`: kind and model ("cpu", "NVIDIA H200")."""
-    kept = {k: v for k, v in config.settings.items() if k not in WITHOUT_EFFECT}
     weights = config.checkpoint or config.model
     return {
-        **kept,
+        **planned(config),
         "engine_version": engine_version,
         "device": device,
         "weights": weights_hash(weights) if Path(weights).is_dir() else config.revision or "unpinned",
         "model": Path(config.model).name,
     }
+
+
+def planned(config: ServingConfig) -> dict[str, Any]:
+    """What is known of `identity` before anything starts: the settings that can change an output."""
+    return {k: v for k, v in config.settings.items() if k not in WITHOUT_EFFECT}
 
 
 def key(what: Mapping[str, Any], settings: Accuracy, concurrency: int) -> str:

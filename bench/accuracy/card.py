@@ -72,11 +72,16 @@ def limit(claim: Claim) -> str:
 
 
 def needed(claim: Claim) -> str:
-    if not claim.needed:
+    return settling(claim.needed)
+
+
+def settling(items: int | None) -> str:
+    """How many items would settle a claim, in words; empty where no number would."""
+    if not items:
         return ""
-    if claim.needed > MANY_ITEMS:
+    if items > MANY_ITEMS:
         return f"more than {MANY_ITEMS:,} items would be needed: too close to the limit to be settled"
-    return f"about {claim.needed:,} items would settle it"
+    return f"about {items:,} items would settle it"
 
 
 def write(path: Path, found: Sequence[Claim], candidate: str, baseline: str, settings: Accuracy) -> None:

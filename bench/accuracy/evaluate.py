@@ -14,14 +14,14 @@ from bench.accuracy import journal
 from bench.accuracy.asking import Halt, Round, ask_all
 from bench.accuracy.client import Client
 from bench.accuracy.journal import Entry, Journal
-from bench.accuracy.lmeval import LmEvalTask
+from bench.accuracy.lmeval import HarnessError, LmEvalTask
 from bench.accuracy.preflight import preflight
 from bench.accuracy.result import Evaluation, Scored, TaskResult, save_head, save_scores
 from bench.accuracy.sequential import Sequential
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Item, Pass, Task, drawn, prompt_hash
 from serving.engine import Endpoint
-from serving.errors import Failure, FailureKind, ServetuneError, UserError
+from serving.errors import Failure, FailureKind, UserError
 
 
 class Watch(Protocol):
@@ -46,7 +46,7 @@ class Life:
 
 @dataclass(frozen=True)
 class _Job:
-    """What stays the same during one call of `evaluate`; `notes` is added to."""
+    """What stays the same during one call of `evaluate`; `notes` and `refused` are added to."""
 
     endpoint: Endpoint
     settings: Accuracy
@@ -57,7 +57,9 @@ class _Job:
     tokenizer: str | None
     baseline: Evaluation | None
     alpha: float
+    ends: float | None
     notes: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def evaluate(
@@ -85,17 +87,20 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     # Every accuracy task may reject: together they do so wrongly at most at the stated level.
     alpha = (1 - settings.confidence) / max(1, sum(task.measures == "accuracy" for task in tasks))
-    job = _Job(endpoint, settings, folder, concurrency, watch or Quiet(), life, tokenizer, baseline, alpha)
-    made = Evaluation(folder, known, {}, concurrency=concurrency, simulated=endpoint.simulated)
-    results: dict[str, TaskResult] = {}
+    ends = None if settings.within_s is None else started + settings.within_s
+    job = _Job(
+        endpoint, settings, folder, concurrency, watch or Quiet(), life, tokenizer, baseline, alpha, ends
+    )
     kept, about = settings.model_dump(mode="json"), dict(earlier)
+    made = Evaluation(folder, known, {}, concurrency=concurrency, simulated=endpoint.simulated, settings=kept)
+    results: dict[str, TaskResult] = {}
     ending = "interrupted"
     try:
         found = preflight(endpoint, tasks, settings.request_timeout_s)
         job.notes.extend(found.notes)
-        refused = {task.name: why for task in tasks if (why := found.refusal(task))}
-        able = [task for task in tasks if task.name not in refused]
-        made = replace(made, refused=refused)
+        job.refused.update({task.name: why for task in tasks if (why := found.refusal(task))})
+        able = [task for task in tasks if task.name not in job.refused]
+        made = replace(made, refused=job.refused)
         about |= {task.name: {"measures": task.measures, "chance": task.chance} for task in able}
         save_head(made, about, kept, "started")
         asked = _all_tasks(job, able, results)
@@ -111,13 +116,16 @@ def evaluate(
 
 def _all_tasks(job: _Job, tasks: Sequence[Task], results: dict[str, TaskResult]) -> int:
     """Requests sent; `results` fills as tasks end, also with what a task had when the server died."""
-    within, asked = job.settings.within_s, 0
-    ends = None if within is None else time.monotonic() + within
+    asked = 0
     for index, task in enumerate(tasks):
         now = time.monotonic()
         # Each task may use an equal share of what is left, so that the last one is not starved.
-        limit = None if ends is None else now + max(0.0, ends - now) / (len(tasks) - index)
-        result, sent = _one_task(job, task, limit, results)
+        limit = None if job.ends is None else now + max(0.0, job.ends - now) / (len(tasks) - index)
+        try:
+            result, sent = _one_task(job, task, limit, results)
+        except HarnessError as error:
+            job.refused[task.name] = f"{error.message} ({error.hint})"
+            continue
         asked += sent
         results[task.name] = result
         save_scores(job.folder, result)
@@ -161,7 +169,7 @@ def _harness(job: _Job, task: LmEvalTask) -> tuple[TaskResult, int]:
     """By lm-evaluation-harness; when it fails because the server died, that is what is told."""
     try:
         return task.run(job.endpoint, job.settings, job.folder, job.concurrency, job.watch, job.tokenizer)
-    except ServetuneError as error:
+    except HarnessError as error:
         if job.life.alive is None or job.life.alive():
             raise
         raise Halt(f"the server died under lm-eval: {error.message}", silent=False) from error
@@ -193,7 +201,10 @@ def _one_pass(
 
 
 def scores(task: Task, items: Sequence[Item], folder: Path, rejected_at: int | None) -> TaskResult:
-    """Scores of every item that is answered (or failed) in all passes."""
+    """Scores of every item that is answered (or failed) in all passes, up to the first that is not.
+
+    Workers overtake each other: what stands after a gap when time ran out is what was quick to answer.
+    """
     found: dict[str, dict[str, Entry]] = {}
     for entry in journal.read(folder / f"{task.name}.jsonl"):
         found.setdefault(entry.item, {})[entry.passed] = entry
@@ -203,7 +214,7 @@ def scores(task: Task, items: Sequence[Item], folder: Path, rejected_at: int | N
         entries = found.get(item.id, {})
         asks = prompt_hash(task.asks(item))
         if set(names) - entries.keys() or any(entries[n].prompt != asks for n in names):
-            continue
+            break
         error = next((entries[name].error for name in names if entries[name].error), "")
         if error:
             scored[item.id] = Scored(0.0, "", asks, cluster=item.cluster, error=error)

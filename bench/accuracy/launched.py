@@ -1,4 +1,4 @@
-"""The evaluation of one launch inside a run: shared where outputs must be equal, kept, recorded, resumed."""
+"""The evaluations of one launch inside a run: shared where outputs must be equal, kept, recorded, resumed."""
 
 from __future__ import annotations
 
@@ -6,68 +6,72 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.accuracy import cache, result, store
-from bench.accuracy import tasks as tasks_named
-from bench.accuracy.evaluate import Life, Watch, evaluate
+from bench.accuracy import cache, planned, result, store
+from bench.accuracy.evaluate import Life, evaluate
+from bench.accuracy.planned import Evaluating
 from bench.accuracy.result import Evaluation
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Task
 from bench.results import RunFolder
-from serving.config import ServingConfig
 from serving.engines import engine
+from serving.errors import Failure
 
 if TYPE_CHECKING:
+    from bench.planning import Launch, Plan
+    from bench.watch import Watch
     from serving.process import Server
 
 
-def is_baseline(config: ServingConfig, settings: Accuracy, first: ServingConfig) -> bool:
-    """Whether `config` is what the others are held against: as the scenario says, else the first of all."""
-    if settings.baseline is None:
-        return config.key == first.key
-    have = config.model_dump(mode="json")
-    return all(have.get(name) == value for name, value in settings.baseline.items())
+def owed(plan: Plan, run: RunFolder, launch: Launch) -> list[Evaluating]:
+    """What this launch has to evaluate and the run does not hold yet; a failed one counts as held."""
+    mine = [one for one in plan.evaluations if one.launch == launch.name]
+    held = store.held(run) if mine else set()
+    return [one for one in mine if (one.config, one.repeat) not in held]
 
 
 def evaluate_launch(
-    run: RunFolder,
-    config: ServingConfig,
-    server: Server,
-    settings: Accuracy,
-    concurrency: int,
-    watch: Watch,
-    *,
-    beside: Path = Path(),
-    device: str = "cpu",
-    baseline: Evaluation | None = None,
-    twice: bool = False,
-) -> Evaluation:
-    """The evaluation of `config`, from this run where one of equal outputs is complete, else asked now.
+    plan: Plan, run: RunFolder, launch: Launch, server: Server, watch: Watch, trial_s: float
+) -> None:
+    """Every evaluation that the launch owes. `trial_s`: what launch and load took, which bounds a screening.
 
-    `beside`: the scenario's folder, for task files. `twice`: it is the baseline; it is evaluated a second
-    time, as its own A/A. A dead server is a `failure` in what is returned, never an exception.
+    A server that dies is a `failure` in what is stored, never an exception; an interrupt leaves the
+    answers so far, and the next call goes on with them.
     """
-    what = cache.identity(config, server.endpoint.version, device)
-    users = settings.concurrency or concurrency
-    tasks = tasks_named(settings.tasks, beside)
-    made = _one(run, config, server, settings, tasks, users, watch, what, 0, baseline)
-    if twice and settings.aa and not made.failure:
-        again = [task for task in tasks if task.measures in ("accuracy", "tripwire")]
-        _one(run, config, server, settings, again, users, watch, what, 1, None)
-    return made
+    settings = plan.scenario.accuracy
+    if settings is None:
+        return
+    named = {task.name: task for task in planned.tasks_of(plan.scenario)}
+    users = planned.concurrency_of(launch.points, settings)
+    reference, budget_s = None, settings.within_s
+    if launch.config.key != plan.baseline:
+        reference = next(iter(store.evaluations(run, plan.baseline or "")), None)
+        budget_s = settings.budget_s(trial_s)
+    for one in owed(plan, run, launch):
+        tasks = [named[name] for name in one.tasks]
+        made = _one(run, launch, server, settings, tasks, users, watch, one.repeat, reference, budget_s)
+        watch.evaluated(launch.config, made)
+
+
+def not_evaluated(plan: Plan, run: RunFolder, launch: Launch, failure: Failure) -> None:
+    """Records that the server was not there to be asked, so that nobody takes silence for a pass."""
+    for one in owed(plan, run, launch):
+        store.record_missing(run, one.config, one.repeat, failure)
 
 
 def _one(
     run: RunFolder,
-    config: ServingConfig,
+    launch: Launch,
     server: Server,
     settings: Accuracy,
     tasks: Sequence[Task],
     concurrency: int,
     watch: Watch,
-    what: dict[str, object],
     repeat: int,
     baseline: Evaluation | None,
+    budget_s: float | None,
 ) -> Evaluation:
+    config = launch.config
+    what = cache.identity(config, server.endpoint.version, config.device)
     folder = store.folder_of(run, what, settings, concurrency, repeat)
     if store.is_complete(folder):
         made = result.load(folder)
@@ -78,8 +82,15 @@ def _one(
             lambda: engine(config.engine).reset_prefix_cache(server.endpoint.url),
         )
         made = evaluate(
-            server.endpoint, tasks, settings, folder, concurrency, watch, identity=what,
-            tokenizer=config.tokenizer or config.model, baseline=baseline, life=life,
+            server.endpoint, tasks, settings.model_copy(update={"within_s": budget_s}), folder, concurrency,
+            watch, identity=what, tokenizer=_tokenizer(config.tokenizer, config.model), baseline=baseline,
+            life=life,
         )  # fmt: skip
-    store.record(run, config, folder, repeat)
+    store.record(run, config, folder, repeat, made.failure)
     return made
+
+
+def _tokenizer(named: str | None, model: str) -> str:
+    """For the harness, which runs in a folder of its own: absolute where it is a folder."""
+    chosen = named or model
+    return str(Path(chosen).resolve()) if Path(chosen).is_dir() else chosen

@@ -29,6 +29,10 @@ METRICS = ("exact_match", "acc", "contains", "f1")
 """Preference among the metrics of a sample; else its first one between 0 and 1."""
 
 
+class HarnessError(ServetuneError):
+    """The harness did not get through a task; the others go on without it."""
+
+
 class Tells(Protocol):
     def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None: ...
 
@@ -139,7 +143,7 @@ class LmEvalTask:
                     child.wait(10)
         if child.returncode:
             lines = [x for x in log.read_text(encoding="utf-8", errors="replace").splitlines() if x.strip()]
-            raise ServetuneError(
+            raise HarnessError(
                 f"lm-eval failed on {self.task}: {' '.join(lines[-1:])[:300]}", f"its log: {log}"
             )
 
@@ -169,7 +173,7 @@ def _scored(line: Mapping[str, Any]) -> Scored:
     }
     value = next((float(v) for v in known.values() if 0 <= float(v) <= 1), None)
     if value is None:
-        raise ServetuneError(
+        raise HarnessError(
             f"lm-eval task {line['task']} has no metric between 0 and 1: {sorted(known)}",
             "perplexity tasks are covered by the built-in task text",
         )

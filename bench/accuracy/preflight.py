@@ -16,6 +16,21 @@ TEXT = "The capital of France is the city of Paris, which lies on the river Sein
 DRIFT = 1e-3
 """Largest difference between log-probabilities of one prompt, asked twice with others in between."""
 
+KNOWN_LACKS: dict[str, dict[Need, str]] = {
+    "transformers": {
+        Need.PROMPT_LOGPROBS: "`transformers serve` answers `echo` and `logprobs` with 422",
+        Need.JSON_SCHEMA: "`transformers serve` answers `response_format` with 422",
+    },
+}
+"""Engine -> what it is known not to give (read in its 5.23.0 and tried), so that a plan can say it before
+anything starts. An engine that is not listed is tried when it runs; so are these."""
+
+
+def known_lack(engine: str, need: Need) -> str | None:
+    """Why `engine` is known not to give `need`; None: it may."""
+    why = KNOWN_LACKS.get(engine, {}).get(need)
+    return f"{need.value}: {why}" if why else None
+
 
 @dataclass(frozen=True)
 class Findings:

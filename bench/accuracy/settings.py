@@ -29,6 +29,10 @@ def floor_share(value: object) -> float:
 Items = Annotated[int, Field(ge=1)]
 Share = Annotated[float, BeforeValidator(floor_share)]
 
+SCREEN_SHARE = 0.15
+SCREEN_S = 60.0
+"""Most that screening one candidate may add to its trial (launch and load): a share, and seconds."""
+
 
 class Accuracy(BaseModel):
     """The floor and how it is tested; every share is a share of the baseline's own score.
@@ -63,6 +67,12 @@ class Accuracy(BaseModel):
     stop_early: Annotated[bool, Field(description="stop when the sequential test rejects")] = True
     request_timeout_s: Seconds = 120.0
     concurrency: Annotated[int | None, Field(ge=1, description="default: the workload's")] = None
+
+    def budget_s(self, trial_s: float) -> float | None:
+        """Seconds in which a candidate is asked, after a launch and load of `trial_s`; None: no limit."""
+        if self.split != "screen":
+            return self.within_s
+        return min(SCREEN_S, SCREEN_SHARE * trial_s, self.within_s or SCREEN_S)
 
     def limit(self, task: str) -> int | None:
         """Most items of this task; None: all of them."""

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from bench.accuracy.card import settling
 from bench.report import words
 from bench.report.ranking import Candidate, Job, gain, push
+
+if TYPE_CHECKING:
+    from bench.accuracy.verdict import Floor
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ def _held_against(what: str, job: Job, best: Candidate, other: Candidate, names:
     factor = gain(job.objective, best, other)
     if factor is None:
         return f"{name} has no such figure"
-    said = {"slo missed": ", which misses the SLOs", "doubtful": ", which is doubtful"}
+    said = {"slo missed": ", which misses the SLOs", "below floor": ", which is below the accuracy floor",
+            "doubtful": ", which is doubtful"}  # fmt: skip
     beyond = said.get(other.standing, "")
     return f"{words.relation(factor, job.objective.better)} {name}{beyond}{_overlap(job, best, other)}"
 
@@ -94,6 +100,7 @@ def _caveats(job: Job, best: Candidate, names: Sequence[str]) -> list[str]:
     if best.standing == "doubtful":
         reasons = [r.text for o in best.outcomes for r in o.judgement.reasons]
         unknown = [] if best.slo == "met" else ["whether it keeps the SLOs is not known"]
+        unknown += [] if best.floor is None or best.floor.verdict == "PASS" else [_floor_doubt(best.floor)]
         lines.append(f"to be doubted: {'; '.join(dict.fromkeys([*reasons, *unknown]))}")
     spread = best.spread(job.objective.metric)
     if spread is None:
@@ -109,9 +116,18 @@ def _caveats(job: Job, best: Candidate, names: Sequence[str]) -> list[str]:
     return lines
 
 
+def _floor_doubt(floor: Floor) -> str:
+    """That the accuracy floor is not shown to be kept, and what would settle it."""
+    open_ = ", ".join(c.name for c in floor.claims if c.counts and c.verdict == "INCONCLUSIVE")
+    settle = f"; {settling(floor.needed)}" if floor.needed else ""
+    return f"its accuracy is not shown to keep the floor ({open_}){settle}"
+
+
 def _doubt(candidate: Candidate) -> str:
     """The first reason against a candidate, and what to do about it."""
     for outcome in candidate.outcomes:
         for reason in outcome.judgement.reasons:
             return f"Its doubt: {reason.text}; remedy: {reason.remedy}"
+    if candidate.floor is not None and candidate.floor.verdict != "PASS":
+        return f"Its doubt: {_floor_doubt(candidate.floor)}"
     return "It cannot be said whether it keeps the SLOs: too few samples"

@@ -31,7 +31,7 @@ def show(folder: RunFolder, json: str | None) -> int:
 
     Exit status 0; 1 when not one point may be believed.
     """
-    from bench import scenariofile, summary
+    from bench import scenariofile, scorecards, summary
     from bench.outcome import outcomes
     from bench.output import write_json
     from bench.report import page, terminal
@@ -39,13 +39,17 @@ def show(folder: RunFolder, json: str | None) -> int:
 
     scenario = scenariofile.load(folder.path / "scenario.yaml")
     found = list(outcomes(folder, scenario))
-    ranked = jobs(found)
-    for path in (*summary.write(folder, found), page.write(folder, scenario, found, ranked)):
+    cards = scorecards.scorecards(folder, scenario) if scenario.accuracy else []
+    ranked = jobs(found, scorecards.floors(cards))
+    written = [*summary.write(folder, found, cards), page.write(folder, scenario, found, ranked, cards)]
+    written += scorecards.write(cards, scenario.accuracy) if scenario.accuracy else []
+    for path in written:
         print(f"wrote {path}", file=sys.stderr)
     if json:
-        write_json(as_json(folder.path, found), json)
+        data = as_json(folder.path, found)
+        write_json({**data, "accuracy": scorecards.as_json(cards)} if cards else data, json)
     if json != "-":
-        terminal.show(scenario, found, ranked, folder.path)
+        terminal.show(scenario, found, ranked, folder.path, cards=cards)
     return 0 if any(o.judgement.verdict != "invalid" for o in found) else 1
 
 

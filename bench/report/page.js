@@ -23,7 +23,7 @@ function number(value) {
 const read = (raw) => (raw === "inf" ? Infinity : raw);
 const first = (candidate) => data.points[candidate.points[0]];
 const value = (candidate, metric) => (metric in column ? read((candidate.values || first(candidate).values)[column[metric]]) : null);
-const believed = (candidate) => !["invalid", "failed"].includes(candidate.standing);
+const believed = (candidate) => !["invalid", "failed", "below floor"].includes(candidate.standing);
 const shown = (metric) => { const m = data.metrics[column[metric]]; return m.title.includes(m.unit) ? m.title : `${m.title}, ${m.unit}`; };
 const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"); // plotly reads its own small markup
 

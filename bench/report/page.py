@@ -15,34 +15,49 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.metrics import METRICS
 from bench.outcome import Outcome
-from bench.report import figures, words
+from bench.report import accuracy_table, figures, words
 from bench.report.answer import Answer, answers, everywhere
 from bench.report.ranking import COST, Candidate, Job, push
 from bench.report.terminal import columns_for
 from bench.results import RunFolder
 from bench.scenario import Scenario
 
+if TYPE_CHECKING:
+    from bench.scorecards import Scorecard
+
 HERE = Path(__file__).parent
 MORE_COLUMNS = ("goodput_per_s", "memory_peak_bytes", "kv_cache_peak_share", "energy_j_per_output_token")
 
 
-def write(folder: RunFolder, scenario: Scenario, outcomes: Sequence[Outcome], jobs: Sequence[Job]) -> Path:
+def write(
+    folder: RunFolder,
+    scenario: Scenario,
+    outcomes: Sequence[Outcome],
+    jobs: Sequence[Job],
+    cards: Sequence[Scorecard] = (),
+) -> Path:
     """Writes report.html whole or not at all; returns its path."""
     path = folder.path / "report.html"
     temporary = path.with_name(path.name + ".part")
     with temporary.open("w", encoding="utf-8") as file:
-        file.write(render(folder, scenario, outcomes, jobs))
+        file.write(render(folder, scenario, outcomes, jobs, cards))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
     return path
 
 
-def render(folder: RunFolder, scenario: Scenario, outcomes: Sequence[Outcome], jobs: Sequence[Job]) -> str:
+def render(
+    folder: RunFolder,
+    scenario: Scenario,
+    outcomes: Sequence[Outcome],
+    jobs: Sequence[Job],
+    cards: Sequence[Scorecard] = (),
+) -> str:
     """The page's text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -63,6 +78,7 @@ def render(folder: RunFolder, scenario: Scenario, outcomes: Sequence[Outcome], j
         plotly=Markup(_plotly()),  # noqa: S704 -- the installed package's file, checked in _plotly
         data=Markup(_json(figures.data(jobs, outcomes, names))),  # noqa: S704 -- escaped in _json
         **context(folder, scenario, outcomes, jobs, names),
+        accuracy=accuracy_table.rows(cards, names, folder.path),
     )
 
 

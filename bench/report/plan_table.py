@@ -32,8 +32,25 @@ def show(planned: Plan) -> None:
     console.print(table)
     if len(planned.launches) > MOST_ROWS:
         console.print(f"... and {len(planned.launches) - MOST_ROWS} launches more (--json has them all)")
+    if planned.evaluations:
+        _accuracy(console, planned)
     if planned.dropped:
         _dropped(console, planned.dropped)
+
+
+def _accuracy(console: Console, planned: Plan) -> None:
+    """How many evaluations, what is shared, which engine cannot be asked what."""
+    asked = [one for one in planned.evaluations if one.items]
+    shared = len(planned.evaluations) - len(asked)
+    items, seconds = sum(one.items for one in asked), sum(one.estimated_s for one in asked)
+    tasks = ", ".join(dict.fromkeys(name for one in asked for name in one.tasks))
+    text = f"\n[bold]accuracy:[/] {len(asked)} evaluations, {items:,} items, about {duration(seconds)} of it"
+    console.print(text + (f"; {shared} more share their outputs" if shared else ""), highlight=False)
+    base = next(x.config for x in planned.launches if x.config.key == planned.baseline)
+    console.print(f"  {tasks}; baseline: {base.label}", highlight=False, markup=False)
+    for one in planned.not_asked:
+        text = f"  {one.engine} cannot be asked {one.task}: {one.why}"
+        console.print(text, highlight=False, markup=False)
 
 
 def _dropped(console: Console, dropped: tuple[Dropped, ...]) -> None:

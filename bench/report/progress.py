@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from bench.expand import label
 from bench.grid import Load, Point
 from bench.records import Run
-from bench.report import words
+from bench.report import accuracy_table, words
 from bench.report.plan_table import duration
 from bench.watch import Watch
 from serving.config import ServingConfig
@@ -23,6 +23,7 @@ from serving.errors import Failure
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from bench.accuracy.result import Evaluation
     from bench.load.drive import Progress
     from bench.planning import Plan
 
@@ -50,6 +51,7 @@ class State:
     phase: str = ""
     point: Point | None = None
     recent: deque[Progress] = field(default_factory=lambda: deque(maxlen=RECENT))
+    scoring: str = ""
     failed: int = 0
     ready_s: list[float] = field(default_factory=list)
     took_s: dict[Load, list[float]] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class State:
     def __post_init__(self) -> None:
         self.left = {p.key: p for p in self.plan.points if p.key not in self.done}
         self.began = self.point_began = self.clock()
+        self.to_score_s = [one.estimated_s for one in self.plan.evaluations]
 
     @property
     def total(self) -> int:
@@ -97,6 +100,15 @@ class State:
         if run.failure is None:
             self.took_s.setdefault(run.point.load, []).append(self.clock() - self.point_began)
 
+    def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None:
+        self.phase, self.point = "scoring", None
+        left = f" · about {duration((total - done) / items_per_s)} left" if items_per_s > 0 else ""
+        self.scoring = f"scoring {task} {done:,}/{total:,} items · {items_per_s:.1f}/s{left}"
+
+    def evaluated(self) -> None:
+        self.to_score_s = self.to_score_s[1:]
+        self.phase = "stopping"
+
     def launch_failed(self) -> int:
         """What is left of the launch is lost; returns how many points that is."""
         lost = [p.key for p in self.plan.launches[self.index - 1].points if p.key in self.left]
@@ -114,6 +126,7 @@ class State:
         points = sum(mean(self.took_s.get(p.load, known)) for p in self.left.values())
         configs = {p.config.key for p in self.left.values()} - {self.config.key}
         launches = len(configs) * (mean(self.ready_s) if self.ready_s else 0.0)
+        points += sum(self.to_score_s)
         return max(0.0, points + launches - (self.clock() - self.point_began) * (self.phase == "measuring"))
 
 
@@ -171,6 +184,16 @@ class LineWatch:
         left = f"; about {duration(self.state.left_s())} left" if self.state.left else ""
         self._say(f"{mark} {line}{left}")
 
+    def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None:
+        self.state.evaluating(task, done, total, items_per_s)
+        if self.clock() - self.spoke >= QUIET_S:
+            self._say(self.state.scoring)
+
+    def evaluated(self, config: ServingConfig, evaluation: Evaluation) -> None:
+        self.state.evaluated()
+        mark, line = accuracy_table.finished_line(config, evaluation)
+        self._say(f"{mark} {line}")
+
     def launch_failed(self, failure: Failure) -> None:
         lost = self.state.launch_failed()
         self._say(f"! failed {failure.kind}: {failure.detail} ({lost} points lost)")
@@ -217,7 +240,8 @@ class LiveWatch:
 
     def _now(self) -> str:
         state = self.state
-        parts = [state.measuring() if state.phase == "measuring" else state.phase]
+        said = {"scoring": state.scoring}.get(state.phase, state.phase)
+        parts = [state.measuring() if state.phase == "measuring" else said]
         if state.point:
             parts.append(label(state.point.load))
         if state.launch:
@@ -246,6 +270,14 @@ class LiveWatch:
     def point_finished(self, run: Run) -> None:
         self.state.point_finished(run)
         mark, line = _finished_line(self.state, run)
+        self._print(mark, line, {"✓": "green", "?": "yellow"}.get(mark[0], "red"))
+
+    def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None:
+        self.state.evaluating(task, done, total, items_per_s)
+
+    def evaluated(self, config: ServingConfig, evaluation: Evaluation) -> None:
+        self.state.evaluated()
+        mark, line = accuracy_table.finished_line(config, evaluation)
         self._print(mark, line, {"✓": "green", "?": "yellow"}.get(mark[0], "red"))
 
     def launch_failed(self, failure: Failure) -> None:

@@ -6,11 +6,11 @@ configuration and in how hard they are pushed (concurrency or rate); repeats of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bench.expand import label as load_label
 from bench.grid import Load
@@ -18,10 +18,16 @@ from bench.outcome import Outcome, SloState
 from bench.records import Verdict
 from serving.config import ServingConfig
 
-Standing = Literal["fit", "doubtful", "slo missed", "simulated", "invalid", "failed"]
-"""In this order: believed and within the SLOs; to be read with its reasons; too slow; beside real
-points a simulation does not compete; not to be believed; no numbers at all."""
-STANDINGS: tuple[Standing, ...] = ("fit", "doubtful", "slo missed", "simulated", "invalid", "failed")
+if TYPE_CHECKING:
+    from bench.accuracy.verdict import Floor
+
+Standing = Literal["fit", "doubtful", "slo missed", "below floor", "simulated", "invalid", "failed"]
+"""In this order: believed, within the SLOs and above the accuracy floor; to be read with its reasons; too
+slow; shown to be less right than the baseline allows; beside real points a simulation does not compete;
+not to be believed; no numbers at all."""
+STANDINGS: tuple[Standing, ...] = (
+    "fit", "doubtful", "slo missed", "below floor", "simulated", "invalid", "failed",
+)  # fmt: skip
 WORST: tuple[Verdict, ...] = ("ok", "suspect", "invalid")
 
 COST = "cost_per_million_good_tokens"
@@ -44,6 +50,8 @@ class Candidate:
     outcomes: tuple[Outcome, ...]
     rank: int | None = None
     beside_real: bool = False
+    floor: Floor | None = None
+    """What the accuracy floor says; None: nothing was asked, or it is the baseline itself."""
 
     @property
     def config(self) -> ServingConfig:
@@ -75,9 +83,12 @@ class Candidate:
             return "invalid"
         if self.simulated and self.beside_real:
             return "simulated"
+        if self.floor is not None and self.floor.verdict == "FAIL":
+            return "below floor"
         if self.slo == "missed":
             return "slo missed"
-        return "fit" if self.verdict == "ok" and self.slo == "met" else "doubtful"
+        shown = self.floor is None or self.floor.verdict == "PASS"
+        return "fit" if self.verdict == "ok" and self.slo == "met" and shown else "doubtful"
 
     def values(self, metric: str) -> list[float]:
         found = (o.metrics[metric] for o in self.outcomes)
@@ -140,8 +151,9 @@ def gain(objective: Objective, better: Candidate, than: Candidate) -> float | No
     return b / a if objective.better == "lower" else a / b
 
 
-def jobs(outcomes: Sequence[Outcome]) -> list[Job]:
-    """Every job in the order it was first measured."""
+def jobs(outcomes: Sequence[Outcome], floors: Mapping[str, Floor] | None = None) -> list[Job]:
+    """Every job in the order it was first measured. `floors`: what accuracy says, by config key."""
+    above = floors or {}
     objective = _objective(outcomes)
     real = any(not o.run.simulated for o in outcomes)
     grouped: dict[str, dict[tuple[str, Load], list[Outcome]]] = {}
@@ -149,7 +161,13 @@ def jobs(outcomes: Sequence[Outcome]) -> list[Job]:
         point = o.run.point
         grouped.setdefault(job_name(point.load), {}).setdefault((point.config.key, point.load), []).append(o)
     return [
-        Job(name, objective, _ordered([Candidate(tuple(c), None, real) for c in of_job.values()], objective))
+        Job(
+            name,
+            objective,
+            _ordered(
+                [Candidate(tuple(c), None, real, above.get(key)) for (key, _), c in of_job.items()], objective
+            ),
+        )
         for name, of_job in grouped.items()
     ]
 

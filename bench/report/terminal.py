@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,14 +15,17 @@ from rich.text import Text
 
 from bench.metrics import METRICS
 from bench.outcome import Outcome
-from bench.report import words
+from bench.report import accuracy_table, words
 from bench.report.answer import Answer, answers
 from bench.report.ranking import Candidate, Job, push
 from bench.scenario import Scenario
 
+if TYPE_CHECKING:
+    from bench.scorecards import Scorecard
+
 MOST_ROWS = 20
-STYLES = {"fit": "green", "doubtful": "yellow", "slo missed": "dim", "simulated": "cyan", "invalid": "red",
-          "failed": "red"}  # fmt: skip
+STYLES = {"fit": "green", "doubtful": "yellow", "slo missed": "dim", "below floor": "red",
+          "simulated": "cyan", "invalid": "red", "failed": "red"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ def show(
     jobs: Sequence[Job],
     path: Path,
     console: Console | None = None,
+    cards: Sequence[Scorecard] = (),
 ) -> None:
     """Prints the run on stdout; readable from 80 columns on, wider terminals get more figures."""
     out = console or Console(highlight=False)
@@ -53,8 +58,13 @@ def show(
         rest = len(answer.job.candidates) - MOST_ROWS
         if rest > 0:
             out.print(f"... and {rest} more in summary.csv and report.html", style="dim")
+    if scenario.accuracy is not None:
+        accuracy_table.show(out, cards, scenario.accuracy, names, path)
     _failures(out, outcomes, names)
     _next(out, outcomes, jobs, path)
+    if cards:
+        key = next((c.config.key for c in cards if c.floor is not None), "KEY")
+        out.print(f"  servetune gate {path}@{key[:6]} {path}    one scorecard")
 
 
 def _simulated(out: Console, outcomes: Sequence[Outcome]) -> None:

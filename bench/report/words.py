@@ -14,6 +14,7 @@ MARKS: dict[Standing, str] = {
     "fit": "✓ ok",
     "doubtful": "? suspect",
     "slo missed": "– SLO missed",
+    "below floor": "✗ accuracy",
     "simulated": "~ simulated",
     "invalid": "✗ invalid",
     "failed": "! failed",
