@@ -25,6 +25,10 @@ COMMANDS: dict[str, str] = {
     "compare": "bench.compare:compare_command",
     "evaluate": "bench.accuracy.command:evaluate_command",
     "gate": "bench.gate:gate_command",
+    "spec": "bench.specifying:spec_command",
+    "verify": "bench.verifying:verify_command",
+    "search": "search.command:search",
+    "export": "bench.exporting:export_command",
 }
 
 

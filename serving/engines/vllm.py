@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from serving import environments, support
+from serving import environments, ready, support
 from serving.config import ServingConfig
 from serving.engine import Command
 from serving.engines import installed
@@ -87,7 +87,7 @@ class Vllm:
 
     def effective(self, url: str, config: ServingConfig, log: str) -> dict[str, object]:
         """From /version, /v1/models, the cache_config_info metric, and the engine's own lines in its log."""
-        with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False) as http:
+        with ready.client(url, config, TIMEOUT_S) as http:
             version = http.get("/version").raise_for_status().json()["version"]
             models = http.get("/v1/models").raise_for_status().json()["data"]
             cache = _cache_config(http.get("/metrics").raise_for_status().text)

@@ -1,0 +1,63 @@
+"""`servetune verify`: from the command line to the claims, and back to an exit status."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+STATUS = {"pass": 0, "fail": 1, "inconclusive": 3}
+
+
+def verify_command(
+    spec: Annotated[Path, typer.Argument(help="A spec that servetune spec wrote.", show_default=False)],
+    files: Annotated[
+        Path | None, typer.Option(help="Folder of exported vllm files to start. Default: a fresh export.")
+    ] = None,
+    live: Annotated[
+        str | None, typer.Option(help="URL of a running deployment: checked by reading, not by load.")
+    ] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="With --live: environment variable that holds the key.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="On PASS: write the spec, now verified, to this file.")
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE|-", help="Write the claims as JSON.")
+    ] = None,
+) -> int:
+    """Start the exported files and hold every claim against them. Exit: 0 PASS, 1 FAIL, 3 INCONCLUSIVE."""
+    from bench import verify
+    from bench.output import write_json
+    from serving.errors import UserError
+    from serving.spec import dump, load
+
+    found = load(spec)
+    if live and (files or out):
+        raise UserError(
+            "--live reads a running server; it starts no files and verifies no spec", "leave out the others"
+        )
+    if live:
+        claims = verify.verify_live(found, live, api_key_env)
+    else:
+        with tempfile.TemporaryDirectory(prefix="servetune-verify-") as folder:
+            claims = verify.verify(found, Path(folder), files)
+    verdict = verify.overall(claims)
+    if json:
+        write_json(
+            {"spec": found.metadata.id, "verdict": verdict, "claims": [asdict(c) for c in claims]}, json
+        )
+    if json != "-":
+        for claim in claims:
+            print(f"{claim.verdict.upper():13} {claim.name:14} {claim.text}")
+        print(f"{verdict.upper()}: {spec}")
+    if out and verdict == "pass":
+        status = found.status.model_copy(update={"verified": True})
+        out.write_text(dump(found.model_copy(update={"status": status})), encoding="utf-8")
+        print(f"wrote {out}", file=sys.stderr)
+    return STATUS[verdict]

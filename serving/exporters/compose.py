@@ -1,0 +1,73 @@
+"""Target `compose`: one host with docker compose. The key is a file that the container reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.exporters.deployment import Deployment
+from serving.exporters.pod import USER, image
+from serving.exporters.quoting import compose_text, mebibytes, yaml_text
+from serving.exporters.vllm import run_script, serve
+
+API_KEY = "VLLM_API_KEY"
+
+
+def files(deployment: Deployment) -> dict[str, str]:
+    return {
+        "compose.yaml": yaml_text(compose(deployment)),
+        "serve.yaml": yaml_text(serve(deployment)),
+        "run.sh": run_script(deployment),
+    }
+
+
+def compose(deployment: Deployment) -> dict[str, Any]:
+    """Weights come from ./model beside the file, read-only; the server listens on this host's loopback."""
+    others = {
+        s.env: f"${{{s.env}:?set {s.env}}}" for s in deployment.secrets if s.env not in (API_KEY, "HF_TOKEN")
+    }
+    limits = {"memory": mebibytes(deployment.memory_bytes)[:-2] + "m"}
+    resources: dict[str, Any] = {"limits": limits}
+    if deployment.gpus:
+        device = {"driver": "nvidia", "count": deployment.gpus, "capabilities": ["gpu"]}
+        resources["reservations"] = {"devices": [device]}
+    home = {"HOME": "/cache", "XDG_CACHE_HOME": "/cache", "HF_HOME": "/cache/huggingface"}
+    fixed = {"MODEL_DIR": "/model", "HOST": "0.0.0.0", "API_KEY_FILE": "/run/secrets/api-key"}  # noqa: S104
+    health = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=3)"
+    server = {
+        "image": compose_text(image(deployment)),
+        "entrypoint": ["/bin/sh", "/etc/serve/run.sh"],
+        "command": [],
+        "environment": {**home, **fixed, **others},
+        "configs": [
+            {"source": "serve", "target": "/etc/serve/serve.yaml"},
+            {"source": "run", "target": "/etc/serve/run.sh", "mode": 0o555},
+        ],
+        "secrets": ["api-key"],
+        "ports": ["127.0.0.1:8000:8000"],
+        "volumes": [
+            {"type": "bind", "source": "./model", "target": "/model", "read_only": True},
+            {"type": "volume", "source": "cache", "target": "/cache"},
+        ],
+        "user": f"{USER}:{USER}",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "shm_size": mebibytes(deployment.shm_bytes)[:-2] + "m",
+        "ulimits": {"memlock": -1},
+        "restart": "on-failure",
+        "stop_grace_period": f"{deployment.grace_s}s",
+        "healthcheck": {
+            "test": ["CMD", "python3", "-c", health],
+            "interval": "10s",
+            "timeout": "5s",
+            "retries": 3,
+            "start_period": f"{deployment.startup_budget_s}s",
+        },
+        "deploy": {"resources": resources},
+    }
+    return {
+        "name": deployment.name,
+        "services": {"vllm": server},
+        "configs": {"serve": {"file": "./serve.yaml"}, "run": {"file": "./run.sh"}},
+        "secrets": {"api-key": {"file": "./api-key"}},
+        "volumes": {"cache": {}},
+    }
