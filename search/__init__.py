@@ -1,0 +1,1 @@
+"""Top layer: chooses which configurations to measure, and which one wins."""

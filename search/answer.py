@@ -1,0 +1,218 @@
+"""Answer: finalists measured again in turn, on fresh launches, and what may then be said of the winner."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from search.finalists import choose
+from search.outcome import Outcome, Settings, key_of
+from search.space import Space
+
+if TYPE_CHECKING:
+    from bench.scenario import Scenario
+    from search.loop import Loop
+    from search.measured import Measured
+
+CONFIDENCE = 0.95
+LEAST_ROUNDS = 3
+MOST_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One finalist after its rounds. `gain` over the baseline of the same round, as a share, with its bounds.
+
+    outcomes  its confirmations, the round of each being its place;  `gain` None: less than two rounds
+    """
+
+    settings: Settings
+    outcomes: tuple[Outcome, ...]
+    gain: tuple[float, float, float] | None
+
+    @property
+    def feasible(self) -> bool:
+        """Every confirmation kept every promise."""
+        return bool(self.outcomes) and all(o.feasible for o in self.outcomes)
+
+    @property
+    def value(self) -> float | None:
+        values = [o.value for o in self.outcomes if o.value is not None]
+        return sum(values) / len(values) if values else None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`winner` None: nothing kept every promise. `missed`: most that a finalist could be better."""
+
+    winner: Standing | None
+    baseline: Standing
+    standings: tuple[Standing, ...]
+    rounds: int
+    missed: float | None
+
+    @property
+    def verdict(self) -> str:
+        if self.winner is None:
+            return "none_feasible"
+        return "default_is_best" if self.winner.settings == self.baseline.settings else "winner"
+
+    def as_json(self, oracle: Measured, space: Space) -> dict[str, Any]:
+        def one(standing: Standing) -> dict[str, Any]:
+            config = oracle.config(standing.settings)
+            gain = standing.gain
+            return {
+                "settings": dict(standing.settings),
+                "config": config.settings,
+                "config_key": config.key,
+                "value": standing.value,
+                "feasible": standing.feasible,
+                "departures": space.departures(standing.settings),
+                "gain": gain and {"estimate": gain[0], "low": gain[1], "high": gain[2]},
+                "points": [key for outcome in standing.outcomes for key in outcome.points],
+                "failures": [o.failure for o in standing.outcomes if o.failure],
+            }
+
+        return {
+            "verdict": self.verdict,
+            "confidence": CONFIDENCE,
+            "rounds": self.rounds,
+            "missed_at_most": self.missed,
+            "winner": self.winner and one(self.winner),
+            "baseline": one(self.baseline),
+            "finalists": [one(standing) for standing in self.standings],
+        }
+
+
+def conclude(loop: Loop, scenario: Scenario) -> Answer:
+    """Measures the finalists again, in turn and the other way round, until the leader stands alone."""
+    history = loop.log.history()
+    chosen = choose(loop.space, loop.goal, history, loop.finalists)
+    held = _held(loop)
+    for number in range(MOST_ROUNDS):
+        order = chosen if number % 2 == 0 else chosen[::-1]
+        for settings in order:
+            if len(held.get(key_of(settings), [])) > number:
+                continue
+            loop.say(f"finalists, round {number + 1}: " + " ".join(f"{k}={v}" for k, v in settings.items()))
+            outcome = loop.oracle.measure(settings, "confirm")
+            loop.log.append("finalist", outcome=outcome.as_json(), round=number)
+            held.setdefault(key_of(settings), []).append(outcome)
+        answer = judge(loop, chosen, held)
+        spent = sum(o.device_s for o in loop.log.history())
+        each = spent / max(1, len([o for o in loop.log.history() if o.device_s > 0]))
+        if number + 1 >= LEAST_ROUNDS and _separated(answer):
+            break
+        if loop.budget.exhausted(spent, 0, each * len(chosen)) is not None:
+            break
+        leaders = {key_of(s.settings) for s in answer.standings if _alive(s, answer)}
+        chosen = [s for s in chosen if key_of(s) in leaders or s == chosen[0]]
+    return judge(loop, choose(loop.space, loop.goal, history, loop.finalists), held)
+
+
+def judge(loop: Loop, chosen: Sequence[Settings], held: dict[str, list[Outcome]]) -> Answer:
+    """The winner: best of those surely better than the baseline, the simplest of those that tie with it."""
+    base = held.get(key_of(chosen[0]), [])
+    count = max(1, len(chosen) - 1)
+    found = [_standing(loop, s, held.get(key_of(s), []), base, count) for s in chosen]
+    rivals = [s for s in found[1:] if s.feasible and s.gain is not None]
+    better = [s for s in rivals if s.gain and s.gain[1] > 0]
+    rounds = max((len(s.outcomes) for s in found), default=0)
+    missed = max((s.gain[2] for s in rivals if s.gain), default=None)
+    if better:
+        leader = max(better, key=lambda s: s.gain[0] if s.gain else 0.0)
+        low = leader.gain[1] if leader.gain else 0.0
+        ties = [s for s in better if s.gain and s.gain[0] >= low]
+        winner = min(ties, key=lambda s: (loop.space.departures(s.settings), -(s.gain or (0.0,))[0]))
+        missed = max(s.gain[2] for s in rivals if s.gain) - (winner.gain or (0.0,))[0]
+        return Answer(winner, found[0], tuple(found), rounds, max(0.0, missed))
+    if found[0].feasible:
+        return Answer(found[0], found[0], tuple(found), rounds, missed)
+    alone = [s for s in found[1:] if s.feasible]
+    best = min(alone, key=lambda s: loop.goal.loss(s.value or math.inf), default=None)
+    return Answer(best, found[0], tuple(found), rounds, missed)
+
+
+def _standing(
+    loop: Loop, settings: Settings, mine: Sequence[Outcome], base: Sequence[Outcome], count: int
+) -> Standing:
+    gains = [
+        loop.goal.gain(ours.value, theirs.value)
+        for ours, theirs in zip(mine, base, strict=False)
+        if ours.value is not None and theirs.value is not None and ours is not theirs
+    ]
+    return Standing(settings, tuple(mine), interval(gains, count))
+
+
+def interval(gains: Sequence[float], count: int) -> tuple[float, float, float] | None:
+    """Mean and Student bounds at CONFIDENCE for all of `count` finalists together (Bonferroni)."""
+    if len(gains) < 2:
+        return None
+    from scipy import stats
+
+    mean = sum(gains) / len(gains)
+    error = math.sqrt(sum((g - mean) ** 2 for g in gains) / (len(gains) - 1) / len(gains))
+    reach = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / count, len(gains) - 1)) * error
+    return mean, mean - reach, mean + reach
+
+
+def _separated(answer: Answer) -> bool:
+    """Nobody left could still beat the winner by its own bounds, or nobody could still beat the baseline."""
+    if answer.winner is None:
+        return True
+    low = answer.winner.gain[1] if answer.winner.gain and answer.verdict == "winner" else 0.0
+    rest = [s for s in answer.standings[1:] if s is not answer.winner and s.feasible and s.gain]
+    return all(s.gain is not None and s.gain[2] <= max(low, 0.0) for s in rest)
+
+
+def _alive(standing: Standing, answer: Answer) -> bool:
+    best_low = max((s.gain[1] for s in answer.standings[1:] if s.gain and s.feasible), default=0.0)
+    return standing.feasible and (standing.gain is None or standing.gain[2] >= max(0.0, best_low))
+
+
+def _held(loop: Loop) -> dict[str, list[Outcome]]:
+    """Confirmations that an earlier part of this study made."""
+    found: dict[str, list[Outcome]] = {}
+    for one in loop.log.history():
+        if one.fidelity == "confirm":
+            found.setdefault(key_of(one.config), []).append(one)
+    return found
+
+
+def show(written: dict[str, Any]) -> None:
+    """The answer on stdout, then what it cost."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    out = Console(highlight=False)
+    if written["simulated"]:
+        out.print("[bold reverse] SIMULATED [/] nothing simulated may be deployed")
+    out.print(f"[bold]{escape(written['scenario'])}[/]: {escape(written['question'])}")
+    metric, winner = written["goal"][0]["metric"], written["winner"]
+    if winner is None:
+        out.print("no configuration kept every promise")
+    elif written["verdict"] == "default_is_best":
+        missed = written["missed_at_most"]
+        bound = (
+            "" if missed is None else f"; of the finalists, none is more than {max(0.0, missed):.1%} better"
+        )
+        out.print(f"the default is best: {metric} {winner['value']:.5g}{bound}")
+    else:
+        shown = " ".join(f"{k}={v}" for k, v in winner["settings"].items())
+        out.print(f"[bold green]{escape(shown)}[/]: {metric} {winner['value']:.5g}")
+        gain = winner["gain"]
+        if gain:
+            bounds = f"{gain['estimate']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}] over the default"
+            sure = f"{written['confidence']:.0%} confidence, {written['rounds']} rounds on fresh launches"
+            out.print(f"  {bounds}, {sure}")
+    spent = written["ledger"]
+    parts = ", ".join(f"{name} {seconds / spent['total']:.0%}" for name, seconds in spent.items()
+                      if name != "total" and spent["total"])  # fmt: skip
+    out.print(
+        f"{written['trials']} trials, {written['launches']} launches, {spent['total']:,.0f} s: {parts}",
+        style="dim",
+    )
+    for name, count in written["failures"].items():
+        out.print(f"  {count} x {name}", style="dim")

@@ -1,0 +1,145 @@
+"""The search on one screen: baselines first, then trials until budget or sense ends them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from search.budget import Budget, nothing_left
+from search.objective import Goal
+from search.oracle import Oracle, Searcher
+from search.outcome import Outcome, Settings, best, key_of
+from search.resume import MOST_ATTEMPTS, Asked, StudyLog
+from search.space import Space
+from search.study import Study
+from search.trial import look
+from serving.config import Scalar
+
+TWICE = 30
+"""Proposals in a row that were all seen before, after which the space counts as exhausted."""
+
+
+@dataclass
+class Loop:
+    """What a search needs. `searcher`: proposes in place of the study's sampler. `say`: one line a trial."""
+
+    space: Space
+    goal: Goal
+    oracle: Oracle
+    study: Study
+    log: StudyLog
+    budget: Budget
+    worthwhile: float
+    finalists: int
+    searcher: Searcher | None
+    say: Callable[[str], None]
+
+    def run(self) -> str:
+        """Trials until something ends them; returns what did. KeyboardInterrupt passes through."""
+        trials = self.log.trials()
+        self.study.reconcile(trials)
+        for one in trials:
+            if not one.ended:
+                self._again(one)
+        while True:
+            trials = self.log.trials()
+            history = self.log.history()
+            ended = self._ended(trials, history)
+            if ended is not None:
+                return ended
+            asked = self._ask(trials, history)
+            if asked is None:
+                return "every configuration of the space was looked at"
+            settings, params = asked
+            self.log.append("asked", trial=len(trials), settings=settings, params=params, unix_s=time.time())
+            self._look(len(trials), settings, history)
+
+    def _ask(
+        self, trials: Sequence[Asked], history: Sequence[Outcome]
+    ) -> tuple[Settings, dict[str, Scalar]] | None:
+        """Settings nobody has looked at, the engines' defaults first; None when there are none left."""
+        number, last = len(trials), {key_of(o.config): o for o in history}
+        seen = {key_of(one.settings) for one in trials}
+        fixed: Settings | None = None
+        if number < len(self.space.engines):
+            fixed = self.space.default(self.space.engines[number])
+        elif self.searcher is not None:
+            fixed = self.searcher.ask(history)
+            if fixed is None:
+                return None
+        for attempt in range(TWICE if fixed is None else 0):
+            settings, params = self.study.ask(number, attempt=attempt)
+            dropped = self.space.problem(settings)
+            if key_of(settings) not in seen and dropped is None:
+                return settings, params
+            self.study.discard(number, settings, last.get(key_of(settings)), dropped or "seen before")
+        if fixed is None or (number >= len(self.space.engines) and key_of(fixed) in seen):
+            # A sampler that only repeats itself is helped out with the first configuration not seen yet.
+            fixed = next((s for s in self.space.all() if key_of(s) not in seen), None)
+        return None if fixed is None else self.study.ask(number, fixed)
+
+    def _again(self, one: Asked) -> None:
+        """A trial that a kill interrupted: once more, then it counts as lost."""
+        if one.attempts >= MOST_ATTEMPTS:
+            lost = Outcome(
+                one.settings, "screen", None, failure="lost", detail="interrupted twice while it ran"
+            )
+            self._keep(one.trial, [lost])
+            return
+        self.log.append(
+            "asked", trial=one.trial, settings=one.settings, params=one.params, unix_s=time.time()
+        )
+        self._look(one.trial, one.settings, self.log.history())
+
+    def _look(self, number: int, settings: Settings, history: Sequence[Outcome]) -> None:
+        baseline = key_of(settings) == key_of(self.space.default(str(settings["engine"])))
+        self._keep(number, look(self.oracle, self.goal, history, settings, baseline=baseline))
+
+    def _keep(self, number: int, looks: Sequence[Outcome]) -> None:
+        for position, one in enumerate(looks, 1):
+            self.log.append("outcome", trial=number, outcome=one.as_json(), last=position == len(looks))
+        self.study.tell(number, looks[-1])
+        self.say(self.line(number, looks[-1]))
+
+    def line(self, number: int, outcome: Outcome) -> str:
+        """Trial, what it showed, the incumbent, and what is left to spend."""
+        history = self.log.history()
+        incumbent = best(history, minimize=self.goal.minimize)
+        shown = " ".join(f"{k}={v}" for k, v in outcome.config.items())
+        if outcome.failure is not None:
+            told = f"{outcome.failure}: {outcome.detail}"
+        else:
+            broken = ", ".join(f"{k} by {v:.0%}" for k, v in outcome.violations.items() if v > 0)
+            told = f"{outcome.value:.5g}" + (f", breaks {broken}" if broken else "")
+            told += " (short look)" if outcome.fidelity == "screen" else ""
+        leader = "none yet" if incumbent is None else f"{incumbent.value:.5g}"
+        left = self.budget.left(sum(o.device_s for o in history), number + 1)
+        return f"trial {number}: {shown}: {told} | best {leader} | left: {left}"
+
+    def _ended(self, trials: Sequence[Asked], history: Sequence[Outcome]) -> str | None:
+        spent = sum(o.device_s for o in history)
+        launched = [o for o in history if o.launched and o.device_s > 0]
+        each = sum(o.device_s for o in launched) / len(launched) if launched else 0.0
+        reserve = each * (2 * self.finalists + 1) if self.budget.seconds or self.budget.usd else 0.0
+        full = self.budget.exhausted(spent, len(trials), reserve)
+        if full is not None:
+            return full
+        looks_left = self._looks_left(spent + reserve, len(trials), each)
+        return nothing_left(self._gains(history), looks_left, self.worthwhile)
+
+    def _looks_left(self, spent_s: float, trials: int, each_s: float) -> float:
+        left = [float(self.space.size - trials)]
+        if self.budget.trials is not None:
+            left.append(self.budget.trials - trials)
+        if self.budget.seconds is not None and each_s > 0:
+            left.append((self.budget.seconds - spent_s) / each_s)
+        return max(0.0, min(left))
+
+    def _gains(self, history: Sequence[Outcome]) -> list[float]:
+        """Gains over the baseline, best look of each configuration, in the order first seen."""
+        base = next((o.value for o in history if o.fidelity == "full" and o.value), None)
+        if base is None:
+            return []
+        last = {key_of(o.config): o for o in history if o.feasible}
+        return [self.goal.gain(o.value, base) for o in last.values() if o.value is not None]

@@ -1,0 +1,209 @@
+"""Measured: the oracle that launches. One server a look; every load runs on it, the short ones first."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from bench.expand import loads_of
+from bench.expected import ready_s
+from bench.feasibility import fits
+from bench.grid import Load, Point
+from bench.measure import measure
+from bench.planning import Launch, Plan
+from bench.price import price_for
+from bench.records import Run
+from bench.results import RunFolder
+from bench.scenariofile import quantity
+from bench.target import Target
+from search.feasible import Feasible
+from search.objective import Goal, accuracy_violation, judged, measured
+from search.outcome import Fidelity, Outcome, Settings
+from search.space import Space, names
+from search.timed import Enough, Timed
+from serving.config import ServingConfig
+
+if TYPE_CHECKING:
+    from bench.scenario import Scenario
+
+LEAST_REQUESTS = 8
+LEAST_S = 2.0
+"""A short look is never shorter."""
+
+Promote = Callable[[Outcome], bool]
+
+
+@dataclass
+class Measured:
+    """Launches for one scenario into one folder."""
+
+    scenario: Scenario
+    folder: RunFolder
+    target: Target
+    goal: Goal
+    timed: Timed
+    feasible: Feasible = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.feasible = Feasible(self.target)
+        self.baseline = self.config(Space.of(self.scenario).default())
+
+    def config(self, settings: Settings) -> ServingConfig:
+        """What would be launched. pydantic's ValidationError when a value is not one of the setting."""
+        part = self.scenario.engines[names(self.scenario).index(str(settings["engine"]))]
+        chosen = {k: v for k, v in settings.items() if k != "engine"}
+        values = {key: quantity(key, value) for key, value in {**part.settings, **chosen}.items()}
+        model = self.scenario.model
+        return ServingConfig.model_validate(
+            {
+                "engine": part.engine,
+                "engine_version": part.version,
+                "device": self.target.device,
+                "model": model.path,
+                "revision": model.revision,
+                "tokenizer": model.tokenizer,
+                "checkpoint": model.checkpoints.get(values.get("quantization", "none")),
+                **values,
+            }
+        )
+
+    def recall(self) -> None:
+        """Learns again from every launch that the folder holds, after a resume."""
+        by_launch: dict[str, list[Run]] = {}
+        for run in self.folder.runs():
+            by_launch.setdefault(run.launch, []).append(run)
+        for runs in by_launch.values():
+            self.feasible.learn(runs[0].point.config, runs, None)
+
+    def loads(self) -> list[Load]:
+        return [load for work in self.scenario.workloads for load in loads_of(work)]
+
+    def refusal(self, settings: Settings, incumbent: Outcome | None) -> Outcome | None:
+        """The outcome of a configuration that is of no use to launch; None: launch it."""
+        config = self.config(settings)
+        needed = (
+            None if incumbent is None or incumbent.value is None else self._needed(config, incumbent.value)
+        )
+        found = self.feasible.refusal(config, self.loads(), needed)
+        return found and Outcome(settings, "screen", None, failure=found[0], detail=found[1])
+
+    def measure(self, settings: Settings, fidelity: Fidelity) -> Outcome:
+        """One look on a launch of its own; points that the folder holds already are not measured again."""
+        config = self.config(settings)
+        repeat = self._repeats(config) + 1 if fidelity == "confirm" else 0
+        share = self.scenario.search.screen_share
+        loads = [short(load, share) if fidelity == "screen" else load for load in self.loads()]
+        points = tuple(Point(config, load, self.scenario.seed, repeat) for load in loads)
+        return self._look(settings, config, fidelity, points)
+
+    def staged(self, settings: Settings, promote: Promote) -> list[Outcome]:
+        """A short look and, where `promote` says so of it, the full one, on the same server."""
+        share = self.scenario.search.screen_share
+        if share >= 1:
+            return [self.measure(settings, "full")]
+        config, seed = self.config(settings), self.scenario.seed
+        first = tuple(Point(config, short(load, share), seed) for load in self.loads())
+        rest = tuple(Point(config, load, seed) for load in self.loads())
+        looked: list[Outcome] = []
+        promoted: list[bool] = []
+
+        def enough(done: Mapping[str, Run]) -> bool:
+            if looked or not all(p.key in done for p in first):
+                return False
+            looked.append(self._judge(settings, config, "screen", first, None))
+            promoted.append(promote(looked[0]))
+            return not promoted[0]
+
+        full = self._look(settings, config, "full", (*first, *rest), enough=enough, judge=rest)
+        if not looked:
+            return [full]
+        if not promoted[0]:
+            return [replace(looked[0], seconds=full.seconds)]
+        return [looked[0], full]
+
+    def _look(
+        self,
+        settings: Settings,
+        config: ServingConfig,
+        fidelity: Fidelity,
+        points: tuple[Point, ...],
+        enough: Callable[[Mapping[str, Run]], bool] | None = None,
+        judge: Sequence[Point] = (),
+    ) -> Outcome:
+        number = sum(event["event"] == "launch" for event in self.folder.events()) + 1
+        launch = Launch(f"{number:04d}-{config.key}", config, points)
+        plan = self._plan(launch, evaluate=fidelity != "screen")
+        self.timed.begin({p.key for p in points} & self.folder.done(), self.folder, enough)
+        began = time.monotonic()
+        # Enough: what the short look showed was not worth the full one; the server is stopped.
+        with contextlib.suppress(Enough):
+            measure(plan, self.folder, self.timed)
+        seconds = self.timed.seconds(time.monotonic() - began)
+        outcome = self._judge(settings, config, fidelity, judge or points, seconds)
+        runs = list(self.timed.done.values())
+        if runs:
+            self.feasible.learn(config, runs, self._tokens_per_s(outcome))
+        return outcome
+
+    def _judge(
+        self, settings: Settings, config: ServingConfig, fidelity: Fidelity, points: Sequence[Point],
+        seconds: Mapping[str, float] | None,
+    ) -> Outcome:  # fmt: skip
+        done = self.folder.done()
+        keys = [p.key for p in points if p.key in done]
+        if not keys:
+            return Outcome(settings, fidelity, None, seconds=seconds or {}, failure="not_measured")
+        floor = None
+        if fidelity != "screen":
+            floor = accuracy_violation(self.folder, self.scenario, config.key, self.baseline.key)
+        found = measured(self.folder, self.scenario, keys)
+        return judged(self.scenario, self.goal, settings, fidelity, found, seconds or {}, floor)
+
+    def _plan(self, launch: Launch, *, evaluate: bool) -> Plan:
+        memory = {launch.config.key: fits(launch.config, self.target)}
+        estimated = ready_s(launch.config, self.target)
+        bare = Plan(self.scenario, self.target.device, (launch,), (), memory, estimated)
+        if self.scenario.accuracy is None or not evaluate:
+            return bare
+        from bench.accuracy import planned
+
+        asked, refused = planned.evaluations(self.scenario, [launch], self.baseline, self.target)
+        return replace(bare, baseline=self.baseline.key, evaluations=tuple(asked), not_asked=tuple(refused))
+
+    def _repeats(self, config: ServingConfig) -> int:
+        """The highest repeat of this config in the folder."""
+        runs = (self.folder.run(key).point for key in self.folder.done())
+        return max((p.repeat for p in runs if p.config.key == config.key), default=0)
+
+    def _needed(self, config: ServingConfig, value: float) -> float | None:
+        """Output tokens per second that this config must make to be as good as `value`; None: not told."""
+        price = price_for(self.scenario, config)
+        if (
+            self.goal.metric.startswith("cost_per_million")
+            and "total" not in self.goal.metric
+            and price
+            and value > 0
+        ):
+            devices = config.tensor_parallel_size if price.per == "gpu" else 1
+            return price.per_hour * devices / 3600 * 1e6 / value
+        sizes = {load.output_tokens for load in self.loads()}
+        if self.goal.metric == "goodput_per_s" and len(sizes) == 1:
+            return value * sizes.pop()
+        return value if self.goal.metric == "output_token_throughput_per_s" else None
+
+    def _tokens_per_s(self, outcome: Outcome) -> float | None:
+        if outcome.value is None:
+            return None
+        return self._needed(self.config(outcome.config), outcome.value)
+
+
+def short(load: Load, share: float) -> Load:
+    """The same load for a share of its requests and time."""
+    return replace(
+        load,
+        requests=load.requests and max(min(load.requests, LEAST_REQUESTS), round(load.requests * share)),
+        duration_s=load.duration_s and max(min(load.duration_s, LEAST_S), load.duration_s * share),
+    )

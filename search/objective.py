@@ -1,0 +1,215 @@
+"""Objective: what the points of one launch say about the goal, and by how much each promise is missed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from bench import outcome as bench_outcome
+from bench.metrics import METRICS
+from bench.results import RunFolder
+from search.outcome import Fidelity, Outcome, Settings
+from serving.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.outcome import Outcome as Measured
+    from bench.scenario import Scenario
+
+ALIASES = {
+    "usd_per_million_good_tokens": "cost_per_million_good_tokens",
+    "usd_per_million_output_tokens": "cost_per_million_output_tokens",
+}
+WORST = 10.0
+"""A violation is never said to be larger: a request that failed makes a percentile infinite."""
+UNTOLD = 1e-3
+"""The violation of a promise that could not be told: not kept, and no reason to flee."""
+BATCHES = 6
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Metrics of `bench.metrics.METRICS` with their directions; the first is the one that is judged by."""
+
+    metrics: tuple[tuple[str, bool], ...]
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> Goal:
+        """UserError for a metric that is not there, or a cost without a price."""
+        found = []
+        for text in scenario.search.goal:
+            direction, name = text.split()
+            metric = ALIASES.get(name, name)
+            if metric not in METRICS:
+                raise UserError(
+                    f"{scenario.file}: search.goal: no metric {name}", "METHODOLOGY.md lists them"
+                )
+            prices = [part.price or scenario.price for part in scenario.engines]
+            if METRICS[metric].unit == "currency" and not all(prices):
+                raise UserError(f"{scenario.file}: search.goal: {name} needs a price", "add `price:`")
+            other = sorted({p.currency for p in prices if p and name.startswith("usd_")} - {"USD"})
+            if other:
+                raise UserError(
+                    f"{scenario.file}: search.goal: {name}, and a price in {other[0]}", f"use {metric}"
+                )
+            found.append((metric, direction == "minimize"))
+        return cls(tuple(found))
+
+    @property
+    def metric(self) -> str:
+        return self.metrics[0][0]
+
+    @property
+    def minimize(self) -> bool:
+        return self.metrics[0][1]
+
+    def loss(self, value: float) -> float:
+        """Smaller is better."""
+        return value if self.minimize else -value
+
+    def gain(self, value: float, over: float) -> float:
+        """By how much `value` is better than `over`, as a share of `over`; cost: of what is paid."""
+        return (over - value if self.minimize else value - over) / abs(over) if over else 0.0
+
+
+def constraints(scenario: Scenario) -> tuple[str, ...]:
+    """Names of every promise, so that each trial answers for each."""
+    named = [str(slo) for slo in scenario.slos] + [f"{m}<={v:g}" for m, v in scenario.search.limits.items()]
+    return ("runs", *named, *(["accuracy"] if scenario.accuracy else []))
+
+
+def judged(
+    scenario: Scenario,
+    goal: Goal,
+    settings: Settings,
+    fidelity: Fidelity,
+    points: Sequence[Measured],
+    seconds: Mapping[str, float],
+    accuracy: float | None = None,
+) -> Outcome:
+    """The Outcome of the points that one launch measured. Nothing measured is an error of the caller.
+
+    Of loads that differ only in how hard they push (concurrency, rate) the best that keeps every promise
+    counts, for that is chosen by whoever deploys; workloads and sizes are averaged. `accuracy` is the
+    violation of the floor (`accuracy_violation`), None: not asked for.
+    """
+    failed = next((p.run.failure for p in points if p.run.failure), None)
+    base = Outcome(settings, fidelity, None, seconds=dict(seconds), points=tuple(p.key for p in points),
+                   simulated=any(p.run.simulated for p in points))  # fmt: skip
+    if failed is not None:
+        return _with(base, failure=failed.kind.value, detail=failed.detail)
+    chosen = [_best(scenario, goal, list(same)) for _, same in groupby(points, key=_job)]
+    invalid = next((p for p in chosen if p.judgement.verdict == "invalid"), None)
+    if invalid is not None:
+        why = next((r.text for r in invalid.judgement.reasons if r.verdict == "invalid"), "")
+        return _with(base, failure="invalid", detail=why)
+    found: dict[str, float] = {}
+    for metric, _ in goal.metrics:
+        values = [p.metrics[metric] for p in chosen]
+        if any(v is None or not math.isfinite(v) for v in values):
+            return _with(base, failure="no_value", detail=f"{metric} cannot be told from these points")
+        found[metric] = sum(v for v in values if v is not None) / len(values)
+    missed = [violations(scenario, p, short=fidelity == "screen") for p in chosen]
+    worst = {name: max(one[name] for one in missed) for name in missed[0]}
+    if accuracy is not None:
+        worst["accuracy"] = accuracy
+    spread = [_variance(p, goal.metric) for p in chosen]
+    known = [v for v in spread if v is not None]
+    variance = sum(known) / len(known) ** 2 if len(known) == len(spread) else None
+    first = tuple(p.key for p in chosen)
+    keys = (*first, *(key for key in base.points if key not in first))
+    return _with(
+        base, value=found[goal.metric], values=found, violations=worst, variance=variance, points=keys
+    )
+
+
+def violations(scenario: Scenario, point: Measured, *, short: bool) -> dict[str, float]:
+    """Each promise of the load, scaled by its limit. In a short look what cannot be told counts as kept."""
+    limits = [(str(slo), slo.name, slo.limit) for slo in scenario.slos]
+    limits += [(f"{name}<={limit:g}", name, limit) for name, limit in scenario.search.limits.items()]
+    found = {}
+    for shown, name, limit in limits:
+        adjusted = name.replace("_ms", "_adjusted_ms")
+        value = point.metrics.get(adjusted, point.metrics.get(name))
+        if value is None:
+            found[shown] = 0.0 if short else UNTOLD
+        else:
+            found[shown] = max(-1.0, min(WORST, (value - limit) / limit if limit else value))
+    return found
+
+
+def accuracy_violation(folder: RunFolder, scenario: Scenario, key: str, baseline: str) -> float | None:
+    """How the config `key` of this run stands against the floor: at most 0 is a PASS.
+
+    INCONCLUSIVE is not one. None: the scenario has no floor. Answers shared with the baseline pass: there
+    is nothing to be told apart.
+    """
+    if scenario.accuracy is None:
+        return None
+    if key == baseline:
+        return 0.0
+    from bench.accuracy import store
+    from bench.accuracy.verdict import floor_of
+
+    ours, theirs = store.evaluations(folder, key), store.evaluations(folder, baseline)
+    if not ours or not theirs:
+        return 1.0
+    floor = floor_of(ours[0], theirs[0], again=theirs[1] if len(theirs) > 1 else None)
+    if floor.verdict == "PASS":
+        return min(0.0, floor.violation or 0.0)
+    return max(UNTOLD, floor.violation or 0.0)
+
+
+def measured(folder: RunFolder, scenario: Scenario, keys: Iterable[str]) -> list[Measured]:
+    """The stored points `keys` with their metrics and verdicts."""
+    from bench.calibration import Calibration
+
+    kept = folder.manifest.get("calibration")
+    calibration = Calibration.from_json(kept) if kept else None
+    return [bench_outcome.outcome(folder.run(key), scenario, calibration) for key in keys]
+
+
+def _job(point: Measured) -> tuple[object, ...]:
+    load = point.run.point.load
+    return load.workload, load.input_tokens, load.output_tokens
+
+
+def _best(scenario: Scenario, goal: Goal, points: Sequence[Measured]) -> Measured:
+    def rank(point: Measured) -> tuple[bool, float, float]:
+        missed = sum(max(0.0, v) for v in violations(scenario, point, short=True).values())
+        value = point.metrics[goal.metric]
+        loss = math.inf if value is None else goal.loss(value)
+        return point.judgement.verdict == "invalid", missed, loss
+
+    return min(points, key=rank)
+
+
+def _variance(point: Measured, metric: str) -> float | None:
+    """Of a rate, or a cost that is one over a rate, by batch means over the steady window."""
+    curves, value = point.curves, point.metrics[metric]
+    if (
+        METRICS[metric].unit not in ("currency", "tokens/s", "requests/s")
+        or curves.window_s is None
+        or value is None
+    ):
+        return None
+    start, end = curves.window_s
+    edges = zip(curves.edges_s, curves.edges_s[1:], curves.tokens_per_s, strict=False)
+    rates = [rate for left, right, rate in edges if left >= start and right <= end]
+    size = len(rates) // BATCHES
+    if size < 1:
+        return None
+    means = [sum(rates[i * size : (i + 1) * size]) / size for i in range(BATCHES)]
+    mean = sum(means) / BATCHES
+    if mean <= 0:
+        return None
+    relative = sum((m - mean) ** 2 for m in means) / (BATCHES - 1) / BATCHES / mean**2
+    return relative * value**2
+
+
+def _with(base: Outcome, **changed: object) -> Outcome:
+    from dataclasses import replace
+
+    return replace(base, **changed)  # type: ignore[arg-type]

@@ -1,0 +1,88 @@
+"""Outcome: what one look at one configuration told, real or replayed; all that a searcher ever sees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from serving.config import Scalar
+
+Settings = Mapping[str, Scalar]
+"""A configuration of the search: `engine` and every axis that departs from the engine's default."""
+
+Fidelity = Literal["screen", "full", "confirm"]
+"""A short run, the scenario's own run, and a repeat of it on a fresh launch. Only the last two crown."""
+
+PHASES = ("launch", "warmup", "measure", "accuracy", "waste")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One look at one configuration.
+
+    value       in the unit of the goal's first metric; None when there is no number to believe
+    variance    of `value`, in its unit squared; None when it cannot be told
+    violations  constraint -> by how much it is missed, as a share of its limit; at most 0: met
+    failure     class of the failure (`FailureKind`, `invalid`, `does_not_fit`, `cannot_win`); None: none
+    detail      that failure in one line
+    seconds     device seconds by phase (PHASES)
+    points      keys of the measured points, the best one first
+    values      every metric of the goal, for a Pareto front
+    """
+
+    config: Settings
+    fidelity: Fidelity
+    value: float | None
+    variance: float | None = None
+    violations: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    points: tuple[str, ...] = ()
+    simulated: bool = False
+    detail: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def feasible(self) -> bool:
+        """A number that may be believed and every promise kept."""
+        return (
+            self.failure is None and self.value is not None and all(v <= 0 for v in self.violations.values())
+        )
+
+    @property
+    def launched(self) -> bool:
+        """Whether a server was started for it."""
+        return self.failure not in UNLAUNCHED
+
+    @property
+    def device_s(self) -> float:
+        return sum(self.seconds.values())
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "config": dict(self.config), "feasible": self.feasible}
+
+
+UNLAUNCHED = frozenset({"does_not_fit", "cannot_win", "refused"})
+"""Failures found before anything was started."""
+
+
+def from_json(stored: Mapping[str, Any]) -> Outcome:
+    """What `as_json` wrote."""
+    rest = {name: stored[name] for name in Outcome.__dataclass_fields__ if name in stored}
+    return Outcome(**{**rest, "points": tuple(rest.get("points", ()))})
+
+
+def key_of(settings: Settings) -> str:
+    """One text for equal settings, whatever their order."""
+    return json.dumps(dict(settings), sort_keys=True, separators=(",", ":"), default=str)
+
+
+def best(
+    history: Sequence[Outcome], *, minimize: bool, fidelities: Sequence[Fidelity] = ("full", "confirm")
+) -> Outcome | None:
+    """The best feasible outcome of these fidelities; the earlier one of equals; None without one."""
+    fit = [o for o in history if o.feasible and o.fidelity in fidelities]
+    sign = 1.0 if minimize else -1.0
+    return min(fit, key=lambda o: sign * (o.value or 0.0), default=None)

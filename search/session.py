@@ -1,0 +1,195 @@
+"""One `servetune search`: scenario to study folder to answer, new or resumed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import scenariofile
+from bench.results import RunFolder
+from bench.scenario import Scenario
+from bench.target import Target, target_of
+from bench.units import seconds
+from search.answer import Answer, conclude, show
+from search.budget import Budget
+from search.loop import Loop
+from search.measured import Measured
+from search.objective import Goal, constraints
+from search.resume import StudyLog
+from search.space import Space
+from search.study import SAMPLERS, Study, default_storage
+from search.timed import Timed
+from serving.engines import engine
+from serving.errors import UserError
+from serving.lock import device_lock
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says in place of the scenario; None: as the scenario."""
+
+    budget: str | None = None
+    trials: int | None = None
+    usd: float | None = None
+    sampler: str | None = None
+    storage: str | None = None
+
+
+def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str | None) -> int:
+    """Searches what is not searched yet. Exit status 0; 1 when no configuration keeps every promise."""
+    scenario = _with(scenariofile.load(file), asked)
+    target = target_of(None if scenario.device == "auto" else scenario.device, scenario.model)
+    path = out or (
+        _latest(scenario) if resume else RESULTS / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
+    goal, space = Goal.of(scenario), Space.of(scenario)
+    with device_lock(target.device, f"servetune search, {path}"):
+        folder = _resumed(path, scenario) if resume else _created(path, scenario, target)
+        log = StudyLog(path)
+        if resume:
+            log.append("resumed", unix_s=time.time())
+        say(f"study in {path}, {space.size:,} configurations or more")
+        loop = _loop(scenario, folder, target, goal, space, asked, log)
+        try:
+            ended = loop.run()
+            say(f"the search ends: {ended}")
+            answer = conclude(loop, scenario)
+        except KeyboardInterrupt:
+            log.append("interrupted", unix_s=time.time())
+            say(f"to go on: servetune search {file} --resume --out {path}")
+            raise
+        written = _written(scenario, folder, loop, answer, ended)
+    from bench.output import write_json
+
+    write_json(written, str(path / "study.json"))
+    log.append("finished", unix_s=time.time())
+    if json:
+        write_json(written, json)
+    if json != "-":
+        show(written)
+    return 0 if answer.winner is not None else 1
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _loop(
+    scenario: Scenario,
+    folder: RunFolder,
+    target: Target,
+    goal: Goal,
+    space: Space,
+    asked: Asked,
+    log: StudyLog,
+) -> Loop:
+    chosen = scenario.search
+    study = Study.open(
+        asked.storage or default_storage(folder.path), folder.path.name, space, goal,
+        constraints(scenario), chosen.sampler, scenario.seed,
+    )  # fmt: skip
+    oracle = Measured(scenario, folder, target, goal, Timed())
+    oracle.recall()
+    price = scenario.price
+    budget = Budget(chosen.budget_s, chosen.trials, chosen.budget_usd, price.per_hour if price else None)
+    return Loop(space, goal, oracle, study, log, budget, chosen.worthwhile, chosen.finalists, None, say)
+
+
+def _with(scenario: Scenario, asked: Asked) -> Scenario:
+    changed: dict[str, Any] = {}
+    if asked.budget is not None:
+        try:
+            changed["budget_s"] = seconds(asked.budget)
+        except ValueError as error:
+            raise UserError(f"--budget: {error}", "--budget 8h") from error
+    changed |= {
+        name: value
+        for name, value in (("trials", asked.trials), ("budget_usd", asked.usd), ("sampler", asked.sampler))
+        if value is not None
+    }
+    search = scenario.search.model_copy(update=changed)
+    if search.sampler not in SAMPLERS:
+        raise UserError(f"sampler {search.sampler!r}; there are: {', '.join(SAMPLERS)}", "--sampler tpe")
+    if search.budget_usd is not None and scenario.price is None:
+        raise UserError("a budget in money needs a price", "add `price:` to the scenario")
+    return scenario.model_copy(update={"search": search})
+
+
+def _created(path: Path, scenario: Scenario, target: Target) -> RunFolder:
+    from bench.calibration import calibration
+    from bench.environment import environment
+
+    if path.exists():
+        RunFolder.create(path, {}, b"")  # refuses, before the minute that a first calibration takes
+    simulated = all(engine(part.engine).simulated for part in scenario.engines)
+    manifest = {
+        "scenario": scenario.name,
+        "scenario_sha256": scenario.sha256,
+        "seed": scenario.seed,
+        "device": target.device,
+        "search": scenario.search.model_dump(mode="json"),
+        "environment": environment(),
+        "calibration": None if simulated else calibration().as_json(),
+        "started_unix_s": time.time(),
+    }
+    folder = RunFolder.create(path, manifest, scenario.file.read_bytes())
+    folder.append("started")
+    return folder
+
+
+def _resumed(path: Path, scenario: Scenario) -> RunFolder:
+    folder = RunFolder.open(path)
+    if folder.manifest["scenario_sha256"] != scenario.sha256:
+        raise UserError(
+            f"{path} was started with another version of {scenario.file}",
+            f"use the one kept in {path}/scenario.yaml, or start anew without --resume",
+        )
+    folder.append("resumed")
+    return folder
+
+
+def _latest(scenario: Scenario) -> Path:
+    found = sorted(path.parent for path in RESULTS.glob(f"{scenario.name}-*/study.jsonl"))
+    if not found:
+        raise UserError(f"no study of {scenario.name} under {RESULTS}/ to go on with", "leave --resume away")
+    return found[-1]
+
+
+def _written(scenario: Scenario, folder: RunFolder, loop: Loop, answer: Answer, ended: str) -> dict[str, Any]:
+    """study.json: see docs/search.md."""
+    from search.budget import ledger
+
+    history, oracle = loop.log.history(), loop.oracle
+    assert isinstance(oracle, Measured)
+    failures: dict[str, int] = {}
+    for one in history:
+        if one.failure is not None:
+            failures[one.failure] = failures.get(one.failure, 0) + 1
+    spent = ledger(history)
+    return {
+        "schema": 1,
+        "scenario": scenario.name,
+        "question": scenario.question,
+        "scenario_sha256": scenario.sha256,
+        "goal": [
+            {"metric": m, "direction": "minimize" if low else "maximize"} for m, low in loop.goal.metrics
+        ],
+        "slos": [str(slo) for slo in scenario.slos],
+        "sampler": scenario.search.sampler,
+        "seed": scenario.seed,
+        "simulated": any(one.simulated for one in history),
+        "ended": ended,
+        **answer.as_json(oracle, loop.space),
+        "trials": len(loop.log.trials()),
+        "launches": sum(event["event"] == "launch" for event in folder.events()),
+        "failures": failures,
+        "ledger": {**spent, "total": sum(spent.values())},
+        "cost": loop.budget.cost(sum(spent.values())),
+        "feasibility": oracle.feasible.report(failures.get("does_not_fit", 0)),
+        "runs": ["."],
+    }

@@ -1,0 +1,88 @@
+"""Timed: a Watch that adds up where the seconds of a launch go, and ends it early."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bench.grid import Point
+from bench.records import Run
+from bench.results import RunFolder
+from serving.config import ServingConfig
+from serving.errors import Failure
+
+if TYPE_CHECKING:
+    from bench.accuracy.result import Evaluation
+    from bench.load.drive import Progress
+
+
+class Enough(Exception):  # noqa: N818 -- not an error
+    """Raised out of `bench.measure` between two points: the rest of this launch is not wanted."""
+
+
+@dataclass
+class Timed:
+    """Seconds by phase (`search.outcome.PHASES`); `show` is told a few words when the phase changes."""
+
+    show: Callable[[str], None] = lambda text: None
+    spent: dict[str, float] = field(default_factory=dict)
+    done: dict[str, Run] = field(default_factory=dict)
+
+    def begin(
+        self, held: set[str], folder: RunFolder, enough: Callable[[Mapping[str, Run]], bool] | None
+    ) -> None:
+        """A new look. `held`: keys of its points that are measured already."""
+        self.spent, self.enough = {}, enough
+        self.done = {key: folder.run(key) for key in held}
+        self.phase, self.since = "launch", time.monotonic()
+
+    def seconds(self, whole_s: float) -> dict[str, float]:
+        """What each phase took; what is left of `whole_s` (stopping the server) goes to the launch."""
+        self._turn("launch")
+        rest = whole_s - sum(self.spent.values())
+        return {**self.spent, "launch": self.spent.get("launch", 0.0) + max(0.0, rest)}
+
+    def launch_started(self, config: ServingConfig, index: int, total: int) -> None:
+        self._turn("launch")
+        self.show("starting the engine")
+        if self.enough is not None and self.enough(self.done):
+            raise Enough
+
+    def ready(self, seconds: float | None) -> None:
+        self._turn("warmup")
+
+    def point_started(self, point: Point) -> None:
+        self._turn("warmup")
+        self.show("warming up")
+
+    def load_progress(self, progress: Progress) -> None:
+        if self.phase != "measure":
+            self._turn("measure")
+            self.show("measuring")
+
+    def point_finished(self, run: Run) -> None:
+        self._turn("accuracy")
+        self.done[run.point.key] = run
+        if self.enough is not None and run.failure is None and self.enough(self.done):
+            raise Enough
+
+    def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None:
+        if self.phase != "accuracy":
+            self._turn("accuracy")
+        self.show(f"accuracy: {task} {done}/{total}")
+
+    def evaluated(self, config: ServingConfig, evaluation: Evaluation) -> None:
+        self._turn("launch")
+
+    def launch_failed(self, failure: Failure) -> None:
+        self._turn("launch")
+
+    def finished(self) -> None:
+        self._turn("launch")
+
+    def _turn(self, phase: str) -> None:
+        now = time.monotonic()
+        self.spent[self.phase] = self.spent.get(self.phase, 0.0) + now - self.since
+        self.phase, self.since = phase, now

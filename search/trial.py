@@ -1,0 +1,74 @@
+"""Trial: one configuration from refusal or launch to its last look; short looks are promoted by halving."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from search.objective import Goal
+from search.oracle import Oracle
+from search.outcome import Outcome, Settings, best, key_of
+
+ETA = 3
+"""One short look in so many is followed by a full one (successive halving, asynchronous: ASHA)."""
+ALWAYS = 3
+"""The first looks are followed by full ones whatever they show: there is nothing to rank them against."""
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """An oracle whose launches cost: it does the short and the full look on one server."""
+
+    def staged(self, settings: Settings, promote: Promote) -> list[Outcome]: ...
+
+
+@runtime_checkable
+class Refusing(Protocol):
+    """An oracle that can tell beforehand that a launch is of no use."""
+
+    def refusal(self, settings: Settings, incumbent: Outcome | None) -> Outcome | None: ...
+
+
+class Promote(Protocol):
+    def __call__(self, screen: Outcome, /) -> bool: ...
+
+
+def look(
+    oracle: Oracle, goal: Goal, history: Sequence[Outcome], settings: Settings, *, baseline: bool
+) -> list[Outcome]:
+    """Every look at these settings, the last one counting. The baseline is always looked at in full."""
+    incumbent = best(history, minimize=goal.minimize)
+    if isinstance(oracle, Refusing):
+        refused = oracle.refusal(settings, incumbent)
+        if refused is not None:
+            return [refused]
+
+    def promote(screen: Outcome, /) -> bool:
+        return baseline or promoted(goal, history, screen)
+
+    if isinstance(oracle, Staged):
+        return oracle.staged(settings, promote)
+    screen = oracle.measure(settings, "screen")
+    return [screen, oracle.measure(settings, "full")] if promote(screen) else [screen]
+
+
+def promoted(goal: Goal, history: Sequence[Outcome], screen: Outcome) -> bool:
+    """Whether a short look is among the best third of all short looks so far, or as good as the incumbent.
+
+    Broken promises rank behind every kept one, by how much they are broken.
+    """
+    if screen.failure is not None:
+        return False
+    seen = {key_of(o.config): o for o in history if o.fidelity == "screen" and o.failure is None}
+    others = [rank(goal, o) for o in seen.values()]
+    if len(others) < ALWAYS:
+        return True
+    better = sum(other < rank(goal, screen) for other in others)
+    return better < math.ceil((len(others) + 1) / ETA)
+
+
+def rank(goal: Goal, outcome: Outcome) -> tuple[float, float]:
+    """Smaller is better: broken promises first, then the goal."""
+    missed = sum(max(0.0, v) for v in outcome.violations.values())
+    return missed, math.inf if outcome.value is None else goal.loss(outcome.value)
