@@ -6,7 +6,7 @@ RUN = .venv/bin/servetune
 SETUP = .venv/.requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines model variants bench demo plan doctor test check conformance bench-client gpu-pack lock
+.PHONY: help setup engines model variants bench search demo plan doctor test check conformance bench-client gpu-pack lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ variants: model ## quantized checkpoints of the small model (llm-compressor, in 
 
 bench: variants ## measure SCENARIO (default: the quick start) on real engines, to a report
 	@$(RUN) bench $(SCENARIO)
+
+search: variants ## look for the best configuration of SCENARIO (default: on this CPU, about half an hour)
+	@$(RUN) search $(if $(filter file,$(origin SCENARIO)),scenarios/search-cpu.yaml,$(SCENARIO))
 
 demo: $(SETUP) ## scenario to report on the simulated engine, under 30 s
 	@$(RUN) bench scenarios/demo.yaml
