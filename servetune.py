@@ -27,6 +27,8 @@ COMMANDS: dict[str, str] = {
     "gate": "bench.gate:gate_command",
     "spec": "bench.specifying:spec_command",
     "verify": "bench.verifying:verify_command",
+    "diff": "bench.specdiff:diff_command",
+    "capacity": "bench.fleet:capacity_command",
     "search": "search.command:search",
     "export": "bench.exporting:export_command",
 }

@@ -21,6 +21,7 @@ from serving.engines.installed import short_name
 from serving.errors import UserError
 from serving.spec import (
     Capacity,
+    Cost,
     EngineFacts,
     HardwareFacts,
     Metadata,
@@ -105,6 +106,7 @@ def specify(folder: RunFolder, scenario: Scenario, asked: Asked) -> ServingSpec:
             kv_peak=at.metrics["kv_cache_peak_share"],
             replicas=asked.replicas,
         ),
+        cost=_cost(best),
         operations=Operations(
             cold_start_s=max((o.run.ready_s for o in same if o.run.ready_s), default=60.0),
             worst_request_s=_worst_request_s(best),
@@ -208,6 +210,14 @@ def _files(weights: Path) -> Iterable[ModelFile]:
 def _gpu(folder: RunFolder) -> str | None:
     gpus = folder.manifest.get("environment", {}).get("gpus") or []
     return str(gpus[0]["name"]) if gpus and "name" in gpus[0] else None
+
+
+def _cost(o: Outcome) -> Cost | None:
+    price, gpus = o.price, o.run.point.config.tensor_parallel_size
+    if price is None:
+        return None
+    hour = price.per_hour * (gpus if price.per == "gpu" else 1)
+    return Cost(replica_hour=hour, currency=price.currency, source=price.source, date=price.date.isoformat())
 
 
 def _evidence(o: Outcome) -> dict[str, Any]:

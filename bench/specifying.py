@@ -27,6 +27,9 @@ def spec_command(
     secret: Annotated[
         list[str] | None, typer.Option(help="A secret by reference: ENV=OBJECT/KEY. Repeatable.")
     ] = None,
+    replaces: Annotated[
+        Path | None, typer.Option(help="The spec that runs now, kept as the way back.")
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of spec files instead.")
     ] = False,
@@ -37,14 +40,15 @@ def spec_command(
     from bench import scenariofile, specify
     from bench.results import RunFolder
     from serving.exporters.quoting import one_line
-    from serving.spec import dump, json_schema
+    from serving.spec import dump, json_schema, load
 
     if schema:
         print(json.dumps(json_schema(), indent=2))
         return 0
     folder = RunFolder.open(run)
     scenario = scenariofile.load(folder.path / "scenario.yaml")
-    asked = specify.Asked(name, point, image, replicas, tuple(map(_secret, secret or [])))
+    parent = load(replaces).metadata.id if replaces else None
+    asked = specify.Asked(name, point, image, replicas, tuple(map(_secret, secret or [])), parent)
     found = specify.specify(folder, scenario, asked)
     for slo in specify.unwatched(scenario):
         print(f"note: the server has no histogram for {slo}; no exported alert watches it", file=sys.stderr)

@@ -104,6 +104,15 @@ class Capacity(Part):
     replicas: Annotated[int, Field(ge=1)] = 1
 
 
+class Cost(Part):
+    """Price of one replica for an hour, with its source; on a GPU all of the replica's GPUs."""
+
+    replica_hour: Annotated[float, Field(ge=0)]
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+    source: str
+    date: str
+
+
 class Workload(Part):
     description: str = ""
     input_tokens_mean: Positive | None = None
@@ -138,6 +147,7 @@ class ServingSpec(Part):
     workload: Workload = Workload()
     slos: list[SloFact] = []
     capacity: Capacity = Capacity()
+    cost: Cost | None = None
     operations: Operations
     evidence: Annotated[
         list[dict[str, Any]], Field(description="points with metrics, interval, verdict")
@@ -203,9 +213,12 @@ def _unmeasured(spec: ServingSpec) -> list[str]:
         found.append("no SLO was measured")
     if spec.capacity.safe_rate_per_s is None:
         found.append("no safe rate was measured")
-    wrong = [str(point.get("key")) for point in spec.evidence if point.get("verdict") != "ok"]
-    if wrong:
-        found.append(f"evidence that must not be believed: {', '.join(wrong)}")
+    promised = [
+        e for e in spec.evidence if spec.metadata.source.endswith(f"/{e.get('key')}")
+    ] or spec.evidence
+    if not any(point.get("verdict") == "ok" for point in promised):
+        named = ", ".join(str(point.get("key")) for point in promised)
+        found.append(f"the evidence may not be believed: {named or 'there is none'}")
     return found
 
 

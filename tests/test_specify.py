@@ -104,6 +104,13 @@ def test_a_secret_is_named_not_given(folder: RunFolder, capsys: pytest.CaptureFi
     assert "name: keys" in capsys.readouterr().out
 
 
+def test_the_way_back_is_noted(folder: RunFolder, tmp_path: Path) -> None:
+    assert servetune.main(["spec", str(folder.path), "-o", str(tmp_path / "old")]) == 0
+    asked = ["spec", str(folder.path), "--replaces", str(tmp_path / "old"), "-o", str(tmp_path / "new")]
+    assert servetune.main(asked) == 0
+    assert load(tmp_path / "new").metadata.parent == load(tmp_path / "old").metadata.id
+
+
 def test_schema_is_printed(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert servetune.main(["spec", str(folder.path), "--schema"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "ServingSpec"

@@ -109,7 +109,7 @@ def _burn(deployment: Deployment, slo: Slo, burn: Burn, scale: float) -> Alert:
     )
     per_minute = max(60, 2 * least)
     bucket = f"{slo.series}_bucket{selector(deployment, le=bound(slo.limit_s))}"
-    minutes = int(burn.long_s // 60) + 30
+    minutes = 90
     return Alert(
         f"Servetune{_camel(slo.name)}{burn.name}Burn",
         expr,

@@ -224,8 +224,8 @@ def _fires(alert: alerts.Alert) -> dict[str, Any]:
 
 
 def _quiet(deployment: Deployment, found: list[alerts.Alert]) -> dict[str, Any]:
-    """Fast answers at half the safe rate, nothing waiting, nothing failing: six hours of it."""
-    minutes, rate = 400, max(1, round(30 * (deployment.safe_rate or 1)))
+    """Fast answers at half the safe rate, nothing waiting, nothing failing: an hour of it."""
+    minutes, rate = 60, max(1, round(30 * (deployment.safe_rate or 1)))
     own = selector(deployment)
     series = {
         f"vllm:num_requests_running{own}": f"1x{minutes}",

@@ -1,0 +1,121 @@
+"""The way to production and back, with the simulated engine in vLLM's place: the exported script is started,
+verified, watched by the exported alert, replaced by a slower one, and rolled back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from export_fixture import tool
+from sim_process import MODEL, Started
+from test_exporters_live import ALERT, DEPLOYMENT, prometheus, traffic, wait
+from test_verify import simulated
+
+from bench import verify
+from serving import exporters
+
+PROGRAM = f"""#!{sys.executable}
+import json, os, sys, yaml
+words = sys.argv[1:]
+assert words[0] == "serve", words
+said = yaml.safe_load(open(words[words.index("--config") + 1]))
+settings = {{"model": "{MODEL}", "max_model_len": said["max-model-len"], "max_num_seqs": said["max-num-seqs"]}}
+sim = {{"gpu": "h200", "shape": "{MODEL}", "seed": 1}}
+if os.environ.get("SIM_FAULT"):
+    sim["fault"] = os.environ["SIM_FAULT"]
+port = words[words.index("--port") + 1]
+server = [sys.executable, "-m", "serving.engines.sim_server", "--port", port]
+os.execv(sys.executable, [*server, "--settings", json.dumps({{**settings, "sim": sim}})])
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """Takes vLLM's command line and becomes the simulated server."""
+    file = tmp_path / "vllm"
+    file.write_text(PROGRAM)
+    file.chmod(0o755)
+    return file
+
+
+@contextmanager
+def deployed(folder: Path, program: Path, port: int, **env: str) -> Iterator[Started]:
+    """The exported run.sh as a service manager would run it."""
+    kept = {"PATH": os.environ["PATH"], "VLLM": str(program), "PORT": str(port), **env}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(folder / "files" / "run.sh")],
+            cwd=folder,
+            env=kept,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        with httpx.Client(timeout=20, trust_env=False) as client:
+            server = Started(process, f"http://127.0.0.1:{port}", folder / "log", client)
+            assert server.ready(30), server.log
+            yield server
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.mark.slow
+def test_alert_then_roll_back(tmp_path: Path, program: Path) -> None:
+    tool("prometheus")
+    flags = {"max-model-len": 2048, "max-num-seqs": 32}
+    for name in ("old", "new"):
+        deployment = replace(DEPLOYMENT, flags=flags, spec_id=name, secrets=())
+        exporters.write(exporters.render(deployment, "vllm"), tmp_path / name / "files")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with prometheus(tmp_path, f"127.0.0.1:{port}") as states:
+        with deployed(tmp_path / "new", program, port, SIM_FAULT="slow_after:3") as server, traffic(server):
+            assert wait(lambda: states().get(ALERT) == "firing", 90), states()
+        with deployed(tmp_path / "old", program, port) as server, traffic(server):
+            assert wait(lambda: ALERT not in states(), 90), states()
+            time.sleep(3)
+            assert ALERT not in states()
+            assert server.get("/v1/models").json()["data"][0]["id"] == MODEL
+
+
+@pytest.mark.slow
+def test_verify_relaunches_from_the_exported_files(
+    tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = SimpleNamespace(installed=True, program=lambda name: program)
+    monkeypatch.setattr("bench.verify.environments.find", lambda *asked: found)
+    slo = {"metric": "tpot", "percentile": 50.0, "limit_ms": 100.0}
+    asked = {
+        "max_model_len": {"value": 2048, "provenance": "fixed"},
+        "max_num_seqs": {"value": 32, "provenance": "tuned"},
+    }
+    spec = simulated(slos=[slo], effective={"max_model_len": 2048})
+    parameters = {n: spec.parameters[n].model_copy(update=v) for n, v in asked.items()}
+    spec = spec.model_copy(update={"parameters": parameters}).with_id()
+    claims = {c.name: c for c in verify.verify(spec, tmp_path / "right")}
+    assert claims["files"].verdict == "pass"
+    assert claims["start"].verdict == "pass"
+    assert claims["settings"].verdict == "pass", claims["settings"].text
+    assert claims["tpot_p50_ms"].verdict == "pass", claims["tpot_p50_ms"].text
+    assert claims["model"].verdict == "inconclusive"  # the simulated model has no files
+    program.write_text(PROGRAM.replace('said["max-model-len"]', "1024"))
+    changed = {c.name: c for c in verify.verify(spec, tmp_path / "changed")}
+    assert changed["settings"].verdict == "fail"
+    assert "max_model_len: measured 2048, runs 1024" in changed["settings"].text
+    program.write_text("#!/bin/sh\necho out of memory; exit 1\n")
+    dead = {c.name: c for c in verify.verify(spec, tmp_path / "dead")}
+    assert dead["start"].verdict == "fail"
+    assert "out of memory" in dead["start"].text
