@@ -65,13 +65,22 @@ def _grid(space: Space, seed: int) -> BaseSampler:
         raise UserError(
             "sampler grid needs one engine and lists of values", "--sampler brute takes any space"
         )
-    return GridSampler({a.name: [UNSET if v is None else v for v in a.levels] for a in axes}, seed=seed)
+
+    class Grid(GridSampler):
+        def after_trial(self, *told: object) -> None:
+            """At the end of its grid it would stop a loop of Optuna's, which ask-and-tell has not."""
+
+    return Grid({a.name: [UNSET if v is None else v for v in a.levels] for a in axes}, seed=seed)
 
 
 def _brute(space: Space, seed: int) -> BaseSampler:
     from optuna.samplers import BruteForceSampler
 
-    return BruteForceSampler(seed=seed)
+    class Brute(BruteForceSampler):
+        def after_trial(self, *told: object) -> None:
+            """As above."""
+
+    return Brute(seed=seed)
 
 
 SAMPLERS: dict[str, Callable[[Space, int], BaseSampler]] = {

@@ -58,12 +58,15 @@ class Timed:
         self.show("warming up")
 
     def load_progress(self, progress: Progress) -> None:
-        if self.phase != "measure":
-            self._turn("measure")
-            self.show("measuring")
+        self.show("measuring")
 
     def point_finished(self, run: Run) -> None:
-        self._turn("accuracy")
+        # The load says when it began; what came before it on this point was warming up.
+        measured_s = max(0.0, time.time() - run.started_unix_s) if run.started_unix_s else 0.0
+        measured_s = min(measured_s, time.monotonic() - self.since)
+        self._turn("launch")
+        self.spent["warmup"] = self.spent.get("warmup", 0.0) - measured_s
+        self.spent["measure"] = self.spent.get("measure", 0.0) + measured_s
         self.done[run.point.key] = run
         if self.enough is not None and run.failure is None and self.enough(self.done):
             raise Enough

@@ -1,0 +1,108 @@
+"""What may be said at the end: intervals, ties, the default as an answer, the budget and its ledger."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from search_fixture import GOAL, SPACE, loop
+
+from search.answer import interval, judge
+from search.budget import QUIET, Budget, ledger, nothing_left
+from search.outcome import Outcome, Settings, key_of
+from search.trial import promoted
+
+BASE = SPACE.default("one")
+FP8: Settings = {"engine": "one", "quantization": "fp8"}
+BOTH: Settings = {"engine": "one", "quantization": "fp8", "enforce_eager": True}
+
+
+def confirmed(settings: Settings, values: list[float], missed: float = -1.0) -> list[Outcome]:
+    return [Outcome(settings, "confirm", v, violations={"ttft": missed}) for v in values]
+
+
+def test_the_simpler_of_two_that_tie_wins(tmp_path: Path) -> None:
+    held = {
+        key_of(BASE): confirmed(BASE, [10.0, 10.1, 9.9]),
+        key_of(FP8): confirmed(FP8, [8.0, 8.12, 7.94]),
+        key_of(BOTH): confirmed(BOTH, [7.9, 8.2, 7.85]),
+    }
+    answer = judge(loop(tmp_path, 1), [BASE, FP8, BOTH], held)
+    assert answer.verdict == "winner"
+    assert answer.winner is not None
+    assert answer.winner.settings == FP8
+
+
+def test_a_gain_that_is_not_sure_leaves_the_default_and_says_what_was_missed(tmp_path: Path) -> None:
+    held = {key_of(BASE): confirmed(BASE, [10.0, 9.0, 11.0]), key_of(FP8): confirmed(FP8, [9.0, 9.5, 10.0])}
+    answer = judge(loop(tmp_path, 1), [BASE, FP8], held)
+    assert answer.verdict == "default_is_best"
+    assert answer.missed is not None
+    assert answer.missed > 0
+
+
+def test_a_finalist_that_breaks_a_promise_once_is_out(tmp_path: Path) -> None:
+    good, bad = confirmed(FP8, [5.0, 5.0]), confirmed(FP8, [5.01], 0.2)
+    held = {key_of(BASE): confirmed(BASE, [10.0, 10.0, 10.1]), key_of(FP8): good + bad}
+    assert judge(loop(tmp_path, 1), [BASE, FP8], held).verdict == "default_is_best"
+
+
+def test_no_winner_when_nothing_keeps_every_promise(tmp_path: Path) -> None:
+    held = {key_of(BASE): confirmed(BASE, [10.0], 0.5), key_of(FP8): confirmed(FP8, [9.0], 0.5)}
+    assert judge(loop(tmp_path, 1), [BASE, FP8], held).verdict == "none_feasible"
+
+
+def test_equal_configurations_are_rarely_told_apart(tmp_path: Path) -> None:
+    draw, false, made = random.Random(3), 0, loop(tmp_path, 1)
+    for _ in range(200):
+        held = {key_of(s): confirmed(s, [draw.gauss(10, 0.5) for _ in range(3)]) for s in (BASE, FP8, BOTH)}
+        false += judge(made, [BASE, FP8, BOTH], held).verdict == "winner"
+    assert false <= 16  # 2.5% a side are 5 of 200; beyond 16 lies one in 10,000
+
+
+def test_an_interval_needs_two_rounds() -> None:
+    assert interval([0.1], 1) is None
+    found = interval([0.1, 0.12, 0.11], 1)
+    assert found is not None
+    assert found[1] == pytest.approx(0.11 - 4.303 * 0.01 / 3**0.5, abs=1e-4)
+
+
+def test_budgets_end_a_search_whichever_comes_first() -> None:
+    budget = Budget(seconds=100, trials=10, usd=1.0, usd_per_hour=36.0)
+    assert budget.exhausted(50, 3) is None
+    assert "trials" in (budget.exhausted(50, 10) or "")
+    assert "100 s" in (budget.exhausted(90, 3, next_s=20) or "")
+    assert "USD" in (Budget(usd=1.0, usd_per_hour=36.0).exhausted(101, 3) or "")
+
+
+def test_failed_launches_are_waste_in_the_ledger() -> None:
+    fine = Outcome(BASE, "full", 1.0, seconds={"launch": 2.0, "measure": 8.0})
+    died = Outcome(FP8, "full", None, failure="crash", seconds={"launch": 3.0})
+    assert ledger([fine, died]) == {
+        "launch": 2.0,
+        "warmup": 0.0,
+        "measure": 8.0,
+        "accuracy": 0.0,
+        "waste": 3.0,
+    }
+
+
+def test_a_search_stops_when_nothing_more_can_be_expected_and_not_before() -> None:
+    flat = [0.30, *[0.0] * (QUIET + 20)]
+    assert nothing_left(flat, 5, 0.01) is not None
+    assert nothing_left(flat[:QUIET], 5, 0.01) is None
+    climbing = [n / 100 for n in range(40)]
+    assert nothing_left(climbing, 5, 0.01) is None
+
+
+def test_the_best_third_of_short_looks_is_promoted() -> None:
+    def short(n: int, value: float, missed: float = -1.0) -> Outcome:
+        config: Settings = {"engine": "one", "max_num_seqs": n}
+        return Outcome(config, "screen", value, violations={"ttft": missed})
+
+    seen = [short(n, float(n)) for n in range(1, 10)]
+    assert promoted(GOAL, seen, short(20, 2.5))
+    assert not promoted(GOAL, seen, short(20, 6.5))
+    assert not promoted(GOAL, seen, short(20, 0.5, missed=0.1))
+    assert promoted(GOAL, seen[:2], short(20, 99.0))
