@@ -234,12 +234,12 @@ def test_the_early_stop_goes_on_from_what_was_answered_before(tmp_path: Path) ->
     reference = baseline(tmp_path, settings)
     few = settings.model_copy(update={"items": 4, "stop_early": False})
     with served(gold_llm(0.0)) as endpoint:
-        evaluate(endpoint, tasks(["facts"]), few, tmp_path / "bad", 4, baseline=reference)
-        resumed = evaluate(endpoint, tasks(["facts"]), settings, tmp_path / "bad", 4, baseline=reference)
+        evaluate(endpoint, tasks(["facts"]), few, tmp_path / "bad", 1, baseline=reference)
+        resumed = evaluate(endpoint, tasks(["facts"]), settings, tmp_path / "bad", 1, baseline=reference)
         at = resumed.tasks["facts"].rejected_at
         assert at is not None
-        assert resumed.asked <= at
-        again = evaluate(endpoint, tasks(["facts"]), settings, tmp_path / "bad", 4, baseline=reference)
+        assert resumed.asked == at - 4, "one at a time: none is asked after the rejection"
+        again = evaluate(endpoint, tasks(["facts"]), settings, tmp_path / "bad", 1, baseline=reference)
     assert (again.asked, again.tasks["facts"].rejected_at) == (0, at)
 
 
@@ -333,6 +333,12 @@ def test_needs_are_told_apart() -> None:
     assert json.dumps(list(found.lacking.values()))
 
 
+def test_what_a_plan_refused_is_kept_with_its_reason(tmp_path: Path) -> None:
+    with served(Llm()) as endpoint:
+        evaluate(endpoint, tasks(["answers"]), QUICK, tmp_path / "e", 2, refused={"facts": "no echo"})
+    assert load(tmp_path / "e").refused == {"facts": "no echo"}
+
+
 def test_a_slow_answer_does_not_cost_more_than_the_time_allowed(tmp_path: Path) -> None:
     """Requests under way when time is up are given up; what is scored has no gap in the drawn order."""
     slow = Accuracy(items=24, within_s=0.3, request_timeout_s=60.0)
@@ -344,6 +350,15 @@ def test_a_slow_answer_does_not_cost_more_than_the_time_allowed(tmp_path: Path) 
     assert not made.tasks.get("facts") or not made.tasks["facts"].scored
     # Preflight asks four times, one after the other, whatever the limit; the items must add a second or so.
     assert took < 4 * 3.0 + 4.0
+
+
+def test_the_time_allowed_includes_what_is_under_way_at_its_end(tmp_path: Path) -> None:
+    settings = Accuracy(within_s=3.0, request_timeout_s=60.0)
+    with served(Llm(delay_s=0.4)) as endpoint:
+        made = evaluate(endpoint, tasks(["facts"]), settings, tmp_path / "e", 4)
+    assert made.tasks["facts"].scored
+    # Requests last 0.4 s and end within the grace; a second is left for a machine that is busy.
+    assert made.seconds < 3.0 + 1.0
 
 
 def test_a_gap_in_the_drawn_order_ends_what_is_scored(tmp_path: Path) -> None:

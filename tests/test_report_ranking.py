@@ -9,6 +9,9 @@ import pytest
 from report_fixture import SCENARIO, build
 
 from bench import scenariofile
+from bench.accuracy.claims import Claim
+from bench.accuracy.claims import Outcome as AccuracyVerdict
+from bench.accuracy.verdict import Floor
 from bench.outcome import Outcome, outcomes, slo_state
 from bench.records import Judgement, Reason, Run
 from bench.report import words
@@ -204,3 +207,29 @@ def test_the_scenario_of_the_fixture_has_every_standing(found: list[Outcome]) ->
     assert "SIM" in SCENARIO
     assert isinstance(found[0].run, Run)
     assert not found[0].run.records
+
+
+def test_what_is_below_the_accuracy_floor_has_no_rank_and_what_is_open_is_doubtful(
+    found: list[Outcome],
+) -> None:
+    first = jobs(found)[0]
+    best = first.best
+    assert best is not None
+    key = best.config.key
+
+    def held(verdict: AccuracyVerdict) -> Job:
+        claim = Claim("Accuracy", "facts", verdict, -0.1, (-0.2, 0.1), 0.0, "score", 50, 4000)
+        return jobs(found, {key: Floor(verdict, (claim,), 0.99, 0.95)})[0]
+
+    failed = held("FAIL")
+    assert {c.standing for c in failed.candidates if c.config.key == key and c.slo == "met"} == {
+        "below floor"
+    }
+    assert failed.best is not None
+    assert failed.best.config.key != key
+    open_ = held("INCONCLUSIVE")
+    assert all(c.standing != "fit" for c in open_.candidates if c.config.key == key)
+    assert open_.best is not None
+    assert open_.best.config.key != key
+    assert "about 4,000 items would settle it" in " ".join(answer(open_, names(found)).caveats)
+    assert held("PASS").best == replace(best, floor=held("PASS").candidates[0].floor)

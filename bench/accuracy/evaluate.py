@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.accuracy import journal
-from bench.accuracy.asking import Halt, Round, ask_all
+from bench.accuracy.asking import GRACE_S, Halt, Round, ask_all
 from bench.accuracy.client import Client
 from bench.accuracy.journal import Entry, Journal
 from bench.accuracy.lmeval import HarnessError, LmEvalTask
@@ -74,12 +74,14 @@ def evaluate(
     tokenizer: str | None = None,
     baseline: Evaluation | None = None,
     life: Life | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Scores of `endpoint` on `tasks`, kept in `folder`; goes on where an earlier call for it stopped.
 
     With a `baseline` the sequential test runs along, and a candidate it rejects is not asked further.
     A server that dies or falls silent ends it with a `failure`, not with an exception. `tokenizer`: folder
-    or hub id, for lm-eval. UserError when `folder` holds the evaluation of another configuration.
+    or hub id, for lm-eval. `refused`: task -> why, for those that were not even tried.
+    UserError when `folder` holds the evaluation of another configuration.
     """
     started = time.monotonic()
     known, life = identity or {}, life or Life()
@@ -87,7 +89,9 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     # Every accuracy task may reject: together they do so wrongly at most at the stated level.
     alpha = (1 - settings.confidence) / max(1, sum(task.measures == "accuracy" for task in tasks))
-    ends = None if settings.within_s is None else started + settings.within_s
+    within = settings.within_s
+    # What is under way at the end may take GRACE_S more, which is part of the time allowed.
+    ends = None if within is None else started + within - min(GRACE_S, within / 4)
     job = _Job(
         endpoint, settings, folder, concurrency, watch or Quiet(), life, tokenizer, baseline, alpha, ends
     )
@@ -98,6 +102,7 @@ def evaluate(
     try:
         found = preflight(endpoint, tasks, settings.request_timeout_s)
         job.notes.extend(found.notes)
+        job.refused.update(refused or {})
         job.refused.update({task.name: why for task in tasks if (why := found.refusal(task))})
         able = [task for task in tasks if task.name not in job.refused]
         made = replace(made, refused=job.refused)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ def evaluate_launch(
     if settings is None:
         return
     named = {task.name: task for task in planned.tasks_of(plan.scenario)}
+    refused = {n.task: n.why for n in plan.not_asked if n.engine == launch.config.engine}
     users = planned.concurrency_of(launch.points, settings)
     reference, budget_s = None, settings.within_s
     if launch.config.key != plan.baseline:
@@ -48,7 +49,9 @@ def evaluate_launch(
         budget_s = settings.budget_s(trial_s)
     for one in owed(plan, run, launch):
         tasks = [named[name] for name in one.tasks]
-        made = _one(run, launch, server, settings, tasks, users, watch, one.repeat, reference, budget_s)
+        made = _one(
+            run, launch, server, settings, tasks, refused, users, watch, one.repeat, reference, budget_s
+        )
         watch.evaluated(launch.config, made)
 
 
@@ -64,6 +67,7 @@ def _one(
     server: Server,
     settings: Accuracy,
     tasks: Sequence[Task],
+    refused: Mapping[str, str],
     concurrency: int,
     watch: Watch,
     repeat: int,
@@ -84,7 +88,7 @@ def _one(
         made = evaluate(
             server.endpoint, tasks, settings.model_copy(update={"within_s": budget_s}), folder, concurrency,
             watch, identity=what, tokenizer=_tokenizer(config.tokenizer, config.model), baseline=baseline,
-            life=life,
+            life=life, refused=refused,
         )  # fmt: skip
     store.record(run, config, folder, repeat, made.failure)
     return made
