@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 6
+LOOKS = MOST_ROUNDS - LEAST_ROUNDS + 1
+"""After each of these rounds it may be over, so that each look gets its share of the chance to be wrong."""
 
 
 @dataclass(frozen=True)
@@ -147,14 +149,14 @@ def _standing(
 
 
 def interval(gains: Sequence[float], count: int) -> tuple[float, float, float] | None:
-    """Mean and Student bounds at CONFIDENCE for all of `count` finalists together (Bonferroni)."""
+    """Mean and Student bounds at CONFIDENCE, Bonferroni over `count` finalists and LOOKS."""
     if len(gains) < 2:
         return None
     from scipy import stats
 
     mean = sum(gains) / len(gains)
     error = math.sqrt(sum((g - mean) ** 2 for g in gains) / (len(gains) - 1) / len(gains))
-    reach = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / count, len(gains) - 1)) * error
+    reach = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / count / LOOKS, len(gains) - 1)) * error
     return mean, mean - reach, mean + reach
 
 

@@ -87,8 +87,13 @@ class Feasible:
         ):
             with contextlib.suppress(KeyError):  # a quantization of unknown bytes predicts nothing
                 self.seen.append((budget_of(config, where, shape), tokens))
-        bound = self.bound(config, [run.point.load for run in runs])
-        if bound and tokens_per_s:
+        if tokens_per_s:
+            self.reach(config, [run.point.load for run in runs], tokens_per_s)
+
+    def reach(self, config: ServingConfig, loads: Sequence[Load], tokens_per_s: float) -> None:
+        """How much of its bound one launch reached."""
+        bound = self.bound(config, loads)
+        if bound:
             self.reached.setdefault(config.engine, []).append(tokens_per_s / bound)
 
     def report(self, refused: int) -> dict[str, object]:

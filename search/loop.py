@@ -114,7 +114,7 @@ class Loop:
             told = f"{outcome.value:.5g}" + (f", breaks {broken}" if broken else "")
             told += " (short look)" if outcome.fidelity == "screen" else ""
         leader = "none yet" if incumbent is None else f"{incumbent.value:.5g}"
-        left = self.budget.left(sum(o.device_s for o in history), number + 1)
+        left = self.budget.left(sum(o.device_s for o in history), looked_at(self.log.trials()))
         return f"trial {number}: {shown}: {told} | best {leader} | left: {left}"
 
     def _ended(self, trials: Sequence[Asked], history: Sequence[Outcome]) -> str | None:
@@ -122,16 +122,16 @@ class Loop:
         launched = [o for o in history if o.launched and o.device_s > 0]
         each = sum(o.device_s for o in launched) / len(launched) if launched else 0.0
         reserve = each * (2 * self.finalists + 1) if self.budget.seconds or self.budget.usd else 0.0
-        full = self.budget.exhausted(spent, len(trials), reserve)
+        full = self.budget.exhausted(spent, looked_at(trials), reserve)
         if full is not None:
             return full
-        looks_left = self._looks_left(spent + reserve, len(trials), each)
+        looks_left = self._looks_left(spent + reserve, trials, each)
         return nothing_left(self._gains(history), looks_left, self.worthwhile)
 
-    def _looks_left(self, spent_s: float, trials: int, each_s: float) -> float:
-        left = [float(self.space.size - trials)]
+    def _looks_left(self, spent_s: float, trials: Sequence[Asked], each_s: float) -> float:
+        left = [float(self.space.size - len(trials))]
         if self.budget.trials is not None:
-            left.append(self.budget.trials - trials)
+            left.append(self.budget.trials - looked_at(trials))
         if self.budget.seconds is not None and each_s > 0:
             left.append((self.budget.seconds - spent_s) / each_s)
         return max(0.0, min(left))
@@ -143,3 +143,8 @@ class Loop:
             return []
         last = {key_of(o.config): o for o in history if o.feasible}
         return [self.goal.gain(o.value, base) for o in last.values() if o.value is not None]
+
+
+def looked_at(trials: Sequence[Asked]) -> int:
+    """Trials that count against a budget of trials: not those refused before a launch."""
+    return sum(not one.ended or one.outcomes[-1].launched for one in trials)

@@ -70,13 +70,17 @@ class Measured:
             }
         )
 
-    def recall(self) -> None:
-        """Learns again from every launch that the folder holds, after a resume."""
+    def recall(self, history: Sequence[Outcome]) -> None:
+        """Learns again from every launch that the folder and the study's log hold, after a resume."""
         by_launch: dict[str, list[Run]] = {}
         for run in self.folder.runs():
             by_launch.setdefault(run.launch, []).append(run)
         for runs in by_launch.values():
             self.feasible.learn(runs[0].point.config, runs, None)
+        for one in history:
+            rate = self._tokens_per_s(one)
+            if rate is not None and one.fidelity != "screen":
+                self.feasible.reach(self.config(one.config), self.loads(), rate)
 
     def loads(self) -> list[Load]:
         return [load for work in self.scenario.workloads for load in loads_of(work)]

@@ -94,7 +94,7 @@ def _loop(
         constraints(scenario), chosen.sampler, scenario.seed,
     )  # fmt: skip
     oracle = Measured(scenario, folder, target, goal, Timed())
-    oracle.recall()
+    oracle.recall(log.history())
     price = scenario.price
     budget = Budget(chosen.budget_s, chosen.trials, chosen.budget_usd, price.per_hour if price else None)
     return Loop(space, goal, oracle, study, log, budget, chosen.worthwhile, chosen.finalists, None, say)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [f for part in ("serving", "bench") for f in sorted((ROOT / part).rglob("*.py"))]
+SOURCES = [f for part in ("serving", "bench", "search") for f in sorted((ROOT / part).rglob("*.py"))]
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
 
-@pytest.mark.parametrize("name", ["serving", "bench"])
+@pytest.mark.parametrize("name", ["serving", "bench", "search"])
 def test_the_packages_are_this_checkout(name: str) -> None:
     found = import_module(name).__file__
     assert found is not None
