@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from bench import latency, resources, throughput
+from bench import latency, resources, throughput, utilization
 from bench.columns import Mask
 from bench.records import RequestError, Run
 from bench.scenario import Price
@@ -197,6 +197,18 @@ METRICS: dict[str, Metric] = {
         _ML_ENERGY, resources.energy_j_per_output_token),
     "power_mean_w": Metric(
         "W", "lower", "that energy / the time it took", _ML_ENERGY, resources.power_mean_w),
+    "decode_bandwidth_share": Metric(
+        "share", "higher", "bytes of one decode step at the mean concurrency / (TPOT p50 x memory bandwidth)",
+        "Databricks LLM inference: MBU", utilization.decode_bandwidth_share),
+    "prefill_compute_share": Metric(
+        "share", "higher", "operations of a prompt / (TTFT p50 from sending x matrix rate), waiting included",
+        "PaLM appendix B: MFU", utilization.prefill_compute_share),
+    "decode_floor_share": Metric(
+        "share", None, "time that decoding needs at the memory's bandwidth / window", _OWN,
+        utilization.decode_floor_share),
+    "prefill_floor_share": Metric(
+        "share", None, "time that the prompts need at the matrix rate / window", _OWN,
+        utilization.prefill_floor_share),
     "cost_per_million_output_tokens": Metric(
         "currency", "lower", "price of an hour / output tokens of an hour at this rate x 1e6, used fully",
         _OWN, throughput.cost_output),

@@ -16,6 +16,7 @@ from bench.records import Judgement, Run
 from bench.results import RunFolder
 from bench.scenario import Price, Scenario
 from bench.slo import Slo
+from bench.target import Target, place, recorded
 
 if TYPE_CHECKING:
     from bench.view import View
@@ -78,14 +79,18 @@ def outcomes(folder: RunFolder, scenario: Scenario) -> Iterator[Outcome]:
     keys = dict.fromkeys(event["key"] for event in folder.events() if event["event"] == "point")
     kept = folder.manifest.get("calibration")
     calibration = Calibration.from_json(kept) if kept else None
+    where = recorded(folder.manifest, scenario.model)
     for key in keys:
-        yield outcome(folder.run(key), scenario, calibration)
+        yield outcome(folder.run(key), scenario, calibration, where)
 
 
-def outcome(run: Run, scenario: Scenario, calibration: Calibration | None = None) -> Outcome:
+def outcome(
+    run: Run, scenario: Scenario, calibration: Calibration | None = None, where: Target | None = None
+) -> Outcome:
     """Metrics, verdict and curves of one run under its scenario's SLOs and price.
 
     calibration: the client's honest token rate on the machine that measured; points above it are invalid.
+    where: that machine and the model, for what is held against physics; None: not known.
     """
     from bench.checks import judge
     from bench.metrics import METRICS
@@ -93,7 +98,9 @@ def outcome(run: Run, scenario: Scenario, calibration: Calibration | None = None
     from bench.view import View
 
     price, slos = price_for(scenario, run.point.config), scenario.slos
-    view = View(run, slos, price, run.point.config.tensor_parallel_size)
+    device, shape = place(run.point.config, where or Target(run.point.config.device, None, None))
+    known = (device, shape) if device and shape else None
+    view = View(run, slos, price, run.point.config.tensor_parallel_size, known)
     metrics = {name: metric.of(view) for name, metric in METRICS.items()}
     return Outcome(
         run=replace(run, records=(), samples=()),

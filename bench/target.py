@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving import hardware, shapes
 from serving.config import Device, ServingConfig
@@ -54,6 +55,15 @@ def target_of(device: Device | None, model: Model) -> Target:
     import psutil
 
     return Target("cpu", hardware.cpu(psutil.virtual_memory().total), shape)
+
+
+def recorded(manifest: Mapping[str, Any], model: Model) -> Target:
+    """The device and model of a run, as its manifest has them: a report may be made on another machine."""
+    shape = shapes.find(model.shape) or shapes.of_folder(Path(model.path))[0]
+    gpus = (manifest.get("environment") or {}).get("gpus") or []
+    if manifest.get("device") != "cuda" or not gpus:
+        return Target("cpu", None, shape)
+    return Target("cuda", hardware.of_driver_name(gpus[0]["name"], gpus[0]["memory_bytes"]), shape)
 
 
 def place(config: ServingConfig, target: Target) -> tuple[Hardware | None, Shape | None]:

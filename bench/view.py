@@ -12,16 +12,22 @@ from bench.scenario import Price
 from bench.slo import Slo
 from bench.telemetry import Telemetry
 from bench.window import Window, find
+from serving.hardware import Hardware
+from serving.shapes import Shape
 
 
 @dataclass(frozen=True)
 class View:
-    """What metrics and checks are functions of. `devices` counts the accelerators that are paid for."""
+    """What metrics and checks are functions of. `devices` counts the accelerators that are paid for.
+
+    place: device and model of the run, for what is held against physics; None: not known
+    """
 
     run: Run
     slos: tuple[Slo, ...] = ()
     price: Price | None = None
     devices: int = 1
+    place: tuple[Hardware, Shape] | None = None
     cache: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @property

@@ -27,6 +27,7 @@ class Hardware:
     overlaps        host work runs beside the device's (a GPU), or before it (a CPU)
     tile_tokens     tokens for which one unpacking of packed weights serves
     link_bytes_per_s       to a second device, for tensor parallelism (0: none)
+    measured_bytes_per_s, measured_rate_per_s  copy (read plus written) and bf16 matrix product as seen on it
     capability             NVIDIA compute capability times ten; None on a CPU
     """
 
@@ -49,6 +50,8 @@ class Hardware:
     tile_tokens: int = 64
     link_bytes_per_s: float = 0.0
     link_s: float = 12e-6
+    measured_bytes_per_s: float | None = None
+    measured_rate_per_s: float | None = None
 
     def rate_per_s(self, fmt: str) -> float | None:
         """Peak rate for operands of `fmt` (bf16, fp16, fp32, fp8, int8); None: no such unit."""
@@ -64,6 +67,7 @@ def _gpu(
     capability: int,
     source: str,
     link_gb_per_s: float,
+    measured: tuple[float, float] | None = None,
 ) -> Hardware:
     return Hardware(
         name=name,
@@ -76,6 +80,8 @@ def _gpu(
         source=source,
         date="2026-11-23",
         link_bytes_per_s=link_gb_per_s * 1e9,
+        measured_bytes_per_s=measured[0] if measured else None,
+        measured_rate_per_s=measured[1] if measured else None,
     )
 
 
@@ -83,6 +89,7 @@ HARDWARE: dict[str, Hardware] = {
     "h200": _gpu(
         "h200", 139.7, 4800, {"bf16": 989.5, "fp16": 989.5, "fp32": 67, "fp8": 1979, "int8": 1979}, 67, 90,
         "NVIDIA H200 SXM data sheet (141 GB, 4.8 TB/s; 1,979 bf16, 3,958 fp8 and int8 with sparsity)", 450,
+        (4.3e12, 790e12),
     ),
     "h100-sxm": _gpu(
         "h100-sxm", 79.11, 3350, {"bf16": 989.5, "fp16": 989.5, "fp32": 67, "fp8": 1979, "int8": 1979}, 67,

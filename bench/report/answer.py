@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench import utilization
 from bench.accuracy.card import settling
 from bench.report import words
 from bench.report.ranking import Candidate, Job, gain, push
@@ -72,7 +73,8 @@ def _against(job: Job, best: Candidate, names: Sequence[str]) -> list[str]:
     others = [c for c in job.candidates if c.rank and c.config.engine != best.config.engine]
     if others:
         lines.append(_held_against("the next engine", job, best, others[0], names))
-    return lines
+    limit = utilization.binds(best.outcomes[0].metrics)
+    return lines if limit is None else [*lines, limit]
 
 
 def _held_against(what: str, job: Job, best: Candidate, other: Candidate, names: Sequence[str]) -> str:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from bench.scorecards import Scorecard
 
 HERE = Path(__file__).parent
-MORE_COLUMNS = ("goodput_per_s", "memory_peak_bytes", "kv_cache_peak_share", "energy_j_per_output_token")
+MORE_COLUMNS = (
+    "goodput_per_s", "memory_peak_bytes", "kv_cache_peak_share", "energy_j_per_output_token",
+    "decode_bandwidth_share", "prefill_compute_share",
+)  # fmt: skip
 
 
 def write(

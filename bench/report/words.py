@@ -49,7 +49,13 @@ def title(metric: str) -> str:
 
 def short(metric: str) -> str:
     """The same for the head of a narrow column."""
-    return {COST: "cost per M good tokens", "kv_cache_peak_share": "KV cache peak"}.get(metric, title(metric))
+    brief = {
+        COST: "cost per M good tokens",
+        "kv_cache_peak_share": "KV cache peak",
+        "decode_bandwidth_share": "memory bandwidth in decode",
+        "prefill_compute_share": "matrix rate in prefill",
+    }
+    return brief.get(metric, title(metric))
 
 
 def unit(of: str, currency: str | None = None) -> str:
