@@ -6,7 +6,7 @@ own launches, and repeats are the outer loop, so that drift hits every config al
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -71,9 +71,9 @@ def plan(scenario: Scenario, device: Device | None = None) -> Plan:
         dropped.append(Dropped(config.label, reason, count))
     kept = [p for p in points if p.config.key not in refused]
     if not kept:
-        reasons = "; ".join(dict.fromkeys(f"{d.label}: {d.reason}" for d in dropped))
         raise UserError(
-            f"{scenario.file}: nothing is left to run ({reasons})", "servetune doctor says what is missing"
+            f"{scenario.file}: nothing is left to run; {_reasons(dropped)}",
+            "servetune doctor says what is missing",
         )
     if scenario.accuracy is None:
         launches = tuple(_launches(kept, scenario.repeats.restart))
@@ -90,6 +90,18 @@ def plan(scenario: Scenario, device: Device | None = None) -> Plan:
         scenario, target.device, launches, tuple(dropped), memory, took_s,
         baseline.key, tuple(asked), tuple(refusals),
     )  # fmt: skip
+
+
+def _reasons(dropped: Sequence[Dropped]) -> str:
+    """Each reason once: the one configuration it is about, or how many."""
+    of: dict[str, list[str]] = {}
+    for drop in dropped:
+        of.setdefault(drop.reason, []).append(drop.label)
+    parts = [
+        f"{labels[0] if len(labels) == 1 else f'{len(labels)} configurations'}: {why}"
+        for why, labels in of.items()
+    ]
+    return "; ".join(parts)
 
 
 def _refusal(config: ServingConfig, target: Target) -> tuple[str | None, Feasibility]:

@@ -10,8 +10,10 @@ import pytest
 
 from bench import scenariofile
 from bench.expand import expand
+from bench.planning import plan
 from bench.rules import matches
 from bench.scenario import Scenario
+from serving.errors import UserError
 
 TEXT = """\
 schema: 1
@@ -87,3 +89,11 @@ def test_ten_thousand_points_expand_in_well_under_a_second(tmp_path: Path) -> No
     points, _ = expand(many, "cpu")
     assert len(points) == 10_002
     assert time.process_time() - started < 3.0  # loose: the figure itself is in `make bench-plan`
+
+
+def test_a_plan_of_nothing_says_each_reason_once(tmp_path: Path):
+    rule = "[{drop: {engine: sim}, because: none is wanted}]"
+    text = TEXT.format(seqs="[1, 2, 4]", rules=rule, concurrency="4", repeats="{count: 1}")
+    (tmp_path / "demo.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"nothing is left to run; \d+ configurations: none is wanted$"):
+        plan(scenariofile.load(tmp_path / "demo.yaml"))
