@@ -1,18 +1,19 @@
-"""Answer: finalists measured again in turn, on fresh launches, and what may then be said of the winner."""
+"""Answer: what may be said of the winner when the finalists were measured again."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.finalists import choose
+from search.certify import Certificate
 from search.outcome import Outcome, Settings, key_of
 from search.space import Space
 
 if TYPE_CHECKING:
-    from bench.scenario import Scenario
+    from rich.console import Console
+
     from search.loop import Loop
     from search.measured import Measured
 
@@ -28,16 +29,19 @@ class Standing:
     """One finalist after its rounds. `gain` over the baseline of the same round, as a share, with its bounds.
 
     outcomes  its confirmations, the round of each being its place;  `gain` None: less than two rounds
+    certificate  of its accuracy; None: the scenario has no floor, or it is the baseline
     """
 
     settings: Settings
     outcomes: tuple[Outcome, ...]
     gain: tuple[float, float, float] | None
+    certificate: Certificate | None = None
 
     @property
     def feasible(self) -> bool:
-        """Every confirmation kept every promise."""
-        return bool(self.outcomes) and all(o.feasible for o in self.outcomes)
+        """Every confirmation kept every promise, and the held-out answers passed."""
+        certified = self.certificate is None or self.certificate.passed
+        return certified and bool(self.outcomes) and all(o.feasible for o in self.outcomes)
 
     @property
     def value(self) -> float | None:
@@ -75,6 +79,7 @@ class Answer:
                 "gain": gain and {"estimate": gain[0], "low": gain[1], "high": gain[2]},
                 "points": [key for outcome in standing.outcomes for key in outcome.points],
                 "failures": [o.failure for o in standing.outcomes if o.failure],
+                "accuracy": standing.certificate and standing.certificate.as_json(),
             }
 
         return {
@@ -88,37 +93,22 @@ class Answer:
         }
 
 
-def conclude(loop: Loop, scenario: Scenario) -> Answer:
-    """Measures the finalists again, in turn and the other way round, until the leader stands alone."""
-    history = loop.log.history()
-    chosen = choose(loop.space, loop.goal, history, loop.finalists)
-    held = _held(loop)
-    for number in range(MOST_ROUNDS):
-        order = chosen if number % 2 == 0 else chosen[::-1]
-        for settings in order:
-            if len(held.get(key_of(settings), [])) > number:
-                continue
-            loop.say(f"finalists, round {number + 1}: " + " ".join(f"{k}={v}" for k, v in settings.items()))
-            outcome = loop.oracle.measure(settings, "confirm")
-            loop.log.append("finalist", outcome=outcome.as_json(), round=number)
-            held.setdefault(key_of(settings), []).append(outcome)
-        answer = judge(loop, chosen, held)
-        spent = sum(o.device_s for o in loop.log.history())
-        each = spent / max(1, len([o for o in loop.log.history() if o.device_s > 0]))
-        if number + 1 >= LEAST_ROUNDS and _separated(answer):
-            break
-        if loop.budget.exhausted(spent, 0, each * len(chosen)) is not None:
-            break
-        leaders = {key_of(s.settings) for s in answer.standings if _alive(s, answer)}
-        chosen = [s for s in chosen if key_of(s) in leaders or s == chosen[0]]
-    return judge(loop, choose(loop.space, loop.goal, history, loop.finalists), held)
+def judge(
+    loop: Loop,
+    chosen: Sequence[Settings],
+    held: Mapping[str, list[Outcome]],
+    certificates: Mapping[str, Certificate] | None = None,
+) -> Answer:
+    """The winner: best of those surely better than the baseline, the simplest of those that tie with it.
 
-
-def judge(loop: Loop, chosen: Sequence[Settings], held: dict[str, list[Outcome]]) -> Answer:
-    """The winner: best of those surely better than the baseline, the simplest of those that tie with it."""
+    chosen: the baseline first;  held: confirmations by `key_of`, one a round
+    """
     base = held.get(key_of(chosen[0]), [])
     count = max(1, len(chosen) - 1)
-    found = [_standing(loop, s, held.get(key_of(s), []), base, count) for s in chosen]
+    found = [
+        _standing(loop, s, held.get(key_of(s), []), base, count, (certificates or {}).get(key_of(s)))
+        for s in chosen
+    ]
     rivals = [s for s in found[1:] if s.feasible and s.gain is not None]
     better = [s for s in rivals if s.gain and s.gain[1] > 0]
     rounds = max((len(s.outcomes) for s in found), default=0)
@@ -138,14 +128,19 @@ def judge(loop: Loop, chosen: Sequence[Settings], held: dict[str, list[Outcome]]
 
 
 def _standing(
-    loop: Loop, settings: Settings, mine: Sequence[Outcome], base: Sequence[Outcome], count: int
+    loop: Loop,
+    settings: Settings,
+    mine: Sequence[Outcome],
+    base: Sequence[Outcome],
+    count: int,
+    certificate: Certificate | None,
 ) -> Standing:
     gains = [
         loop.goal.gain(ours.value, theirs.value)
         for ours, theirs in zip(mine, base, strict=False)
         if ours.value is not None and theirs.value is not None and ours is not theirs
     ]
-    return Standing(settings, tuple(mine), interval(gains, count))
+    return Standing(settings, tuple(mine), interval(gains, count), certificate)
 
 
 def interval(gains: Sequence[float], count: int) -> tuple[float, float, float] | None:
@@ -160,27 +155,19 @@ def interval(gains: Sequence[float], count: int) -> tuple[float, float, float] |
     return mean, mean - reach, mean + reach
 
 
-def _separated(answer: Answer) -> bool:
-    """Nobody left could still beat the winner by its own bounds, or nobody could still beat the baseline."""
-    if answer.winner is None:
-        return True
-    low = answer.winner.gain[1] if answer.winner.gain and answer.verdict == "winner" else 0.0
-    rest = [s for s in answer.standings[1:] if s is not answer.winner and s.feasible and s.gain]
-    return all(s.gain is not None and s.gain[2] <= max(low, 0.0) for s in rest)
+def _show_accuracy(out: Console, finalist: dict[str, Any], won: bool) -> None:
+    """What its certificate says: of the winner in any case, of the others when it is why they are out."""
+    from rich.markup import escape
 
-
-def _alive(standing: Standing, answer: Answer) -> bool:
-    best_low = max((s.gain[1] for s in answer.standings[1:] if s.gain and s.feasible), default=0.0)
-    return standing.feasible and (standing.gain is None or standing.gain[2] >= max(0.0, best_low))
-
-
-def _held(loop: Loop) -> dict[str, list[Outcome]]:
-    """Confirmations that an earlier part of this study made."""
-    found: dict[str, list[Outcome]] = {}
-    for one in loop.log.history():
-        if one.fidelity == "confirm":
-            found.setdefault(key_of(one.config), []).append(one)
-    return found
+    accuracy = finalist["accuracy"]
+    if accuracy is None or (accuracy["verdict"] == "PASS" and not won):
+        return
+    name = "" if won else " ".join(f"{k}={v}" for k, v in finalist["settings"].items()) + ": "
+    items = f" on {accuracy['items']:,} held-out items" if accuracy["items"] else ""
+    why = f": {accuracy['why']}" if accuracy["why"] else ""
+    needed = accuracy["items_needed"]
+    more = f"; {needed:,} items would settle it" if needed and accuracy["verdict"] == "INCONCLUSIVE" else ""
+    out.print(f"  {escape(name)}accuracy {accuracy['verdict']}{items}{escape(why)}{more}")
 
 
 def show(written: dict[str, Any]) -> None:
@@ -209,6 +196,8 @@ def show(written: dict[str, Any]) -> None:
             bounds = f"{gain['estimate']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}] over the default"
             sure = f"{written['confidence']:.0%} confidence, {written['rounds']} rounds on fresh launches"
             out.print(f"  {bounds}, {sure}")
+    for finalist in written["finalists"]:
+        _show_accuracy(out, finalist, finalist["settings"] == (winner or {}).get("settings"))
     spent = written["ledger"]
     parts = ", ".join(f"{name} {seconds / spent['total']:.0%}" for name, seconds in spent.items()
                       if name != "total" and spent["total"])  # fmt: skip

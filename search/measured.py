@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from bench.accuracy import planned, store
+from bench.accuracy.verdict import certifying, screening
 from bench.expand import loads_of
 from bench.expected import ready_s
 from bench.feasibility import fits
@@ -19,9 +21,11 @@ from bench.records import Run
 from bench.results import RunFolder
 from bench.scenariofile import quantity
 from bench.target import Target
+from search import certify
+from search.certify import Certificate
 from search.feasible import Feasible
 from search.objective import Goal, accuracy_violation, judged, measured
-from search.outcome import Fidelity, Outcome, Settings
+from search.outcome import Fidelity, Outcome, Settings, key_of
 from search.space import Space, names
 from search.timed import Enough, Timed
 from serving.config import ServingConfig
@@ -139,7 +143,7 @@ class Measured:
     ) -> Outcome:
         number = sum(event["event"] == "launch" for event in self.folder.events()) + 1
         launch = Launch(f"{number:04d}-{config.key}", config, points)
-        plan = self._plan(launch, evaluate=fidelity != "screen")
+        plan = self._plan(launch, fidelity)
         self.timed.begin({p.key for p in points} & self.folder.done(), self.folder, enough)
         began = time.monotonic()
         # Enough: what the short look showed was not worth the full one; the server is stopped.
@@ -166,16 +170,38 @@ class Measured:
         found = measured(self.folder, self.scenario, keys)
         return judged(self.scenario, self.goal, settings, fidelity, found, seconds or {}, floor)
 
-    def _plan(self, launch: Launch, *, evaluate: bool) -> Plan:
+    def _plan(self, launch: Launch, fidelity: Fidelity) -> Plan:
         memory = {launch.config.key: fits(launch.config, self.target)}
         estimated = ready_s(launch.config, self.target)
         bare = Plan(self.scenario, self.target.device, (launch,), (), memory, estimated)
-        if self.scenario.accuracy is None or not evaluate:
+        if self.scenario.accuracy is None or fidelity == "screen":
             return bare
-        from bench.accuracy import planned
+        rules = (screening if fidelity == "full" else certifying)(self.scenario.accuracy)
+        scenario = self.scenario.model_copy(update={"accuracy": rules})
+        asked, refused = planned.evaluations(scenario, [launch], self.baseline, self.target)
+        if fidelity == "confirm":
+            asked = certify.asked(asked, shares=store.shares(self.folder, launch.config.key))
+        return replace(
+            bare,
+            scenario=scenario,
+            baseline=self.baseline.key,
+            evaluations=tuple(asked),
+            not_asked=tuple(refused),
+        )
 
-        asked, refused = planned.evaluations(self.scenario, [launch], self.baseline, self.target)
-        return replace(bare, baseline=self.baseline.key, evaluations=tuple(asked), not_asked=tuple(refused))
+    def certificates(self, finalists: Sequence[Settings]) -> dict[str, Certificate]:
+        """By `key_of`: what the held-out answers say of each; empty where the scenario has no floor."""
+        if self.scenario.accuracy is None:
+            return {}
+        keys = {self.config(settings).key: key_of(settings) for settings in finalists}
+        found = certify.certificates(
+            self.folder, self.scenario, [key for key in keys if key != self.baseline.key], self.baseline.key
+        )
+        return {keys[key]: one for key, one in found.items()}
+
+    def answers_like(self, one: Settings, other: Settings) -> bool:
+        """Whether the two differ only in settings that cannot change an output."""
+        return certify.alike(self.config(one).settings) == certify.alike(self.config(other).settings)
 
     def _repeats(self, config: ServingConfig) -> int:
         """The highest repeat of this config in the folder."""

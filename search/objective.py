@@ -141,10 +141,10 @@ def violations(scenario: Scenario, point: Measured, *, short: bool) -> dict[str,
 
 
 def accuracy_violation(folder: RunFolder, scenario: Scenario, key: str, baseline: str) -> float | None:
-    """How the config `key` of this run stands against the floor: at most 0 is a PASS.
+    """How the config `key` of this run stands against the floor in the screening: above 0 is a FAIL.
 
-    INCONCLUSIVE is not one. None: the scenario has no floor. Answers shared with the baseline pass: there
-    is nothing to be told apart.
+    A few items seldom show more than what is badly broken, so INCONCLUSIVE stays in the race, as in every
+    short look; who wins must hold a certificate (`search.certify`). None: the scenario has no floor.
     """
     if scenario.accuracy is None:
         return None
@@ -157,9 +157,8 @@ def accuracy_violation(folder: RunFolder, scenario: Scenario, key: str, baseline
     if not ours or not theirs:
         return 1.0
     floor = floor_of(ours[0], theirs[0], again=theirs[1] if len(theirs) > 1 else None)
-    if floor.verdict == "PASS":
-        return min(0.0, floor.violation or 0.0)
-    return max(UNTOLD, floor.violation or 0.0)
+    missed = floor.violation or 0.0
+    return max(UNTOLD, missed) if floor.verdict == "FAIL" else min(0.0, missed)
 
 
 def measured(folder: RunFolder, scenario: Scenario, keys: Iterable[str]) -> list[Measured]:

@@ -13,12 +13,13 @@ from bench.results import RunFolder
 from bench.scenario import Scenario
 from bench.target import Target, target_of
 from bench.units import seconds
-from search.answer import Answer, conclude, show
+from search.answer import Answer, show
 from search.budget import Budget
 from search.loop import Loop
 from search.measured import Measured
 from search.objective import Goal, constraints
 from search.resume import StudyLog
+from search.rounds import conclude
 from search.space import Space
 from search.study import SAMPLERS, Study, default_storage
 from search.timed import Timed
@@ -58,7 +59,7 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
         try:
             ended = loop.run()
             say(f"the search ends: {ended}")
-            answer = conclude(loop, scenario)
+            answer = conclude(loop)
         except KeyboardInterrupt:
             log.append("interrupted", unix_s=time.time())
             say(f"to go on: servetune search {file} --resume --out {path}")

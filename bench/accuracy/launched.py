@@ -49,9 +49,8 @@ def evaluate_launch(
         budget_s = settings.budget_s(trial_s)
     for one in owed(plan, run, launch):
         tasks = [named[name] for name in one.tasks]
-        made = _one(
-            run, launch, server, settings, tasks, refused, users, watch, one.repeat, reference, budget_s
-        )
+        rules = cache.spot_settings(settings) if one.repeat == store.SPOT else settings
+        made = _one(run, launch, server, rules, tasks, refused, users, watch, one.repeat, reference, budget_s)
         watch.evaluated(launch.config, made)
 
 
@@ -76,7 +75,7 @@ def _one(
 ) -> Evaluation:
     config = launch.config
     what = cache.identity(config, server.endpoint.version, config.device)
-    folder = store.folder_of(run, what, settings, concurrency, repeat)
+    folder = store.folder_of(run, what, settings, concurrency, repeat, config.key)
     if store.is_complete(folder):
         made = result.load(folder)
     else:

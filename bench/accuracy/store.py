@@ -14,13 +14,25 @@ from serving.config import ServingConfig
 from serving.errors import Failure
 
 EVENT = "evaluation"
+CERTIFICATE, SPOT = 10, 20
+"""`repeat` of an evaluation on the held-out items, and of one that checks an evaluation that is shared."""
 
 
 def folder_of(
-    run: RunFolder, identity: Mapping[str, Any], settings: Accuracy, concurrency: int, repeat: int = 0
+    run: RunFolder,
+    identity: Mapping[str, Any],
+    settings: Accuracy,
+    concurrency: int,
+    repeat: int = 0,
+    config_key: str = "",
 ) -> Path:
-    """The folder for evaluating `identity`; equal outputs, equal folder. `repeat` 1 is the A/A of 0."""
+    """The folder for evaluating `identity`; equal outputs, equal folder. `repeat` 1 is the A/A of 0.
+
+    A spot check has a folder for each `config_key`: it is there to be compared with the shared one.
+    """
     name = cache.key(identity, settings, concurrency)
+    if repeat == SPOT:
+        return run.path / "accuracy" / f"{name}-spot-{config_key}"
     return run.path / "accuracy" / (f"{name}-{repeat}" if repeat else name)
 
 
@@ -58,8 +70,31 @@ def missing(run: RunFolder, config_key: str) -> str | None:
 
 def evaluations(run: RunFolder, config_key: str) -> list[Evaluation]:
     """Evaluations of a config, its A/A repeats after it; empty when it has none."""
-    found: dict[int, str] = {}
-    for event in run.events():
-        if event["event"] == EVENT and event["config"] == config_key and event["folder"] is not None:
-            found[event["repeat"]] = event["folder"]
-    return [result.load(run.path / "accuracy" / found[repeat]) for repeat in sorted(found)]
+    found = _folders(run, config_key)
+    return [_load(run, found[repeat]) for repeat in sorted(found) if repeat < CERTIFICATE]
+
+
+def of_repeat(run: RunFolder, config_key: str, repeat: int) -> Evaluation | None:
+    """The one of CERTIFICATE or SPOT; None when there is none."""
+    name = _folders(run, config_key).get(repeat)
+    return None if name is None else _load(run, name)
+
+
+def shares(run: RunFolder, config_key: str) -> bool:
+    """Whether its evaluation was made by asking another config, whose outputs should be the same."""
+    own = _folders(run, config_key).get(0)
+    first = next((e["config"] for e in run.events() if e["event"] == EVENT and e["folder"] == own), None)
+    return own is not None and first != config_key
+
+
+def _folders(run: RunFolder, config_key: str) -> dict[int, str]:
+    """Repeat -> folder of what was evaluated."""
+    return {
+        event["repeat"]: event["folder"]
+        for event in run.events()
+        if event["event"] == EVENT and event["config"] == config_key and event["folder"] is not None
+    }
+
+
+def _load(run: RunFolder, name: str) -> Evaluation:
+    return result.load(run.path / "accuracy" / name)
