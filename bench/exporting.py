@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from serving.exporters.deployment import Deployment
 
 
 def export_command(
@@ -15,13 +18,19 @@ def export_command(
         str,
         typer.Option(
             "--to",
-            help="vllm, compose, kubernetes, production-stack, kserve, ray or delivery.",
+            help="vllm, compose, kubernetes, production-stack, kserve, ray, delivery or bom.",
             show_default=False,
         ),
     ],
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder to write; new or empty.", show_default=False)
     ],
+    rollback: Annotated[
+        Path | None, typer.Option(help="Spec that runs now: written beside it, with the way back to it.")
+    ] = None,
+    fallback: Annotated[
+        Path | None, typer.Option(help="Spec of the measured fallback: written beside it too.")
+    ] = None,
     allow_undeployable: Annotated[
         bool,
         typer.Option(
@@ -36,11 +45,15 @@ def export_command(
     from bench.output import write_json
     from serving import exporters
     from serving.exporters import reading
+    from serving.exporters import rollback as back
     from serving.exporters.quoting import one_line
     from serving.spec import load
 
     found = load(spec)
-    files = exporters.render(reading.deployment(found), to, allow_undeployable=allow_undeployable)
+    now = reading.deployment(found)
+    files = exporters.render(now, to, allow_undeployable=allow_undeployable)
+    earlier = _other(rollback, "--rollback", found.rollback.spec_id)
+    files |= back.files(now, to, earlier, _other(fallback, "--fallback", found.rollback.fallback_id))
     exporters.write(files, out)
     for reason in found.refusals:
         print(f"NOT DEPLOYABLE: {one_line(reason)}", file=sys.stderr)
@@ -52,3 +65,20 @@ def export_command(
         for path in files:
             print(out / path)
     return 0
+
+
+def _other(file: Path | None, option: str, wanted: str | None) -> Deployment | None:
+    """The spec in `file` as its exporters see it. UserError when the spec names another one."""
+    from serving.errors import UserError
+    from serving.exporters.reading import deployment
+    from serving.spec import load
+
+    if file is None:
+        return None
+    found = load(file)
+    if wanted is not None and found.metadata.id != wanted:
+        raise UserError(
+            f"{file} is spec {found.metadata.id}, but the exported spec names {wanted}",
+            f"give that one with {option}, or write the spec again with the other named in it",
+        )
+    return deployment(found)

@@ -1,4 +1,4 @@
-"""`servetune diff A B`: what changes between two specs, by neutral names, and what it puts at risk."""
+"""`servetune diff A B`: what changes between two specs, or a spec and a running server, and what it risks."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ def _flat(spec: ServingSpec) -> dict[str, Any]:
         "capacity",
         "operations",
         "workload",
+        "rollback",
     ):
         found |= {f"{part}.{name}": value for name, value in body[part].items()}
     found["model.files"] = {f.path: f.sha256 for f in spec.model.files}
@@ -94,18 +95,62 @@ def _flat(spec: ServingSpec) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def live_changes(spec: ServingSpec, url: str, api_key_env: str | None = None) -> list[Change]:
+    """What a running server says of itself, where it differs from the spec; it is only read.
+
+    Compared is what both name: a setting that the server does not report cannot differ. httpx.HTTPError when
+    it does not answer.
+    """
+    from bench.account import NOT_HELD, differs, said_of
+
+    base = url.rstrip("/").removesuffix("/v1")
+    names, said = said_of(spec, base, api_key_env)
+    asked = {n: p.value for n, p in spec.parameters.items() if p.provenance in ("tuned", "fixed")}
+    known = {**asked, **spec.effective}
+    found: list[tuple[str, object, object]] = []
+    if spec.model.served_name not in names:
+        found.append(("model.served_name", spec.model.served_name, ", ".join(names)))
+    version = str(said.get("version", "")).partition("+")[0]
+    if version != spec.engine.version.partition("+")[0]:
+        found.append(("engine.version", spec.engine.version, version or None))
+    for name in sorted((known.keys() & said.keys()) - NOT_HELD):
+        if differs(name, known[name], said[name]):
+            found.append((f"parameters.{name}", known[name], said[name]))
+    changed = [Change(name, before, after, risk(name)) for name, before, after in found]
+    return sorted(changed, key=lambda c: (list(RISKS).index(c.risk), c.name))
+
+
 def diff_command(
     a: Annotated[Path, typer.Argument(help="The spec that runs.", show_default=False)],
-    b: Annotated[Path, typer.Argument(help="The spec that would replace it.", show_default=False)],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B|URL", help="The spec that would replace it, or a running server.", show_default=False
+        ),
+    ],
+    api_key_env: Annotated[
+        str | None, typer.Option(help="With a URL: environment variable that holds the key.")
+    ] = None,
     json: Annotated[
         str | None, typer.Option("--json", metavar="FILE|-", help="Write the changes as JSON.")
     ] = None,
 ) -> int:
-    """What changes from A to B and what each change puts at risk. For a running server: verify --live."""
+    """What changes from A to B and what each change puts at risk. A URL is read, never sent a request."""
+    import httpx
+
     from bench.output import write_json
+    from serving.errors import UserError
     from serving.spec import load
 
-    found = changes(load(a), load(b))
+    if b.startswith(("http://", "https://")):
+        try:
+            found = live_changes(load(a), b, api_key_env)
+        except httpx.HTTPError as error:
+            raise UserError(
+                f"{b} does not answer as vLLM does: {error}", "--api-key-env NAME for a key"
+            ) from error
+    else:
+        found = changes(load(a), load(Path(b)))
     if json:
         write_json({"changes": [asdict(change) for change in found]}, json)
     if json != "-":

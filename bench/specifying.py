@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 
 def spec_command(
-    run: Annotated[Path, typer.Argument(help="A folder under results/.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a run or a study under results/.", show_default=False)
+    ],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="File to write. Default: stdout.")] = None,
     point: Annotated[
         str | None,
-        typer.Option(help="Key of the point (its beginning will do). Default: the best that holds."),
+        typer.Option(help="Key of the point (its beginning will do). Default: the winner."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the deployment.")] = None,
     image: Annotated[
@@ -30,11 +32,20 @@ def spec_command(
     replaces: Annotated[
         Path | None, typer.Option(help="The spec that runs now, kept as the way back.")
     ] = None,
+    plugin: Annotated[
+        list[str] | None, typer.Option(help="Package of the image that the engine needs. Repeatable.")
+    ] = None,
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="Write the next best measured configuration instead.")
+    ] = False,
+    fallback_spec: Annotated[
+        Path | None, typer.Option(help="Spec of the measured fallback, to note its id.")
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of spec files instead.")
     ] = False,
 ) -> int:
-    """Write the serving spec of a run: what to deploy, and everything that says why."""
+    """Write the serving spec of a run or a study: what to deploy, and everything that says why."""
     import json
 
     from bench import scenariofile, specify
@@ -48,12 +59,16 @@ def spec_command(
     folder = RunFolder.open(run)
     scenario = scenariofile.load(folder.path / "scenario.yaml")
     parent = load(replaces).metadata.id if replaces else None
-    asked = specify.Asked(name, point, image, replicas, tuple(map(_secret, secret or [])), parent)
+    secrets, plugins = tuple(map(_secret, secret or [])), tuple(plugin or ())
+    other = load(fallback_spec).metadata.id if fallback_spec else None
+    asked = specify.Asked(name, point, image, replicas, secrets, plugins, parent, other, fallback)
     found = specify.specify(folder, scenario, asked)
     for slo in specify.unwatched(scenario):
         print(f"note: the server has no histogram for {slo}; no exported alert watches it", file=sys.stderr)
     for reason in found.refusals:
         print(f"NOT DEPLOYABLE: {one_line(reason)}", file=sys.stderr)
+    for warning in found.status.warnings:
+        print(f"warning: {one_line(warning)}", file=sys.stderr)
     if out is None:
         print(dump(found), end="")
         return 0

@@ -8,53 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
 
 import httpx
 
-from bench.grid import Load
+from bench.account import config_of, fingerprint, settings
+from bench.claim import Claim, Outcome, overall
+from bench.modelfiles import folder as model_folder
+from bench.promised import performance
+from bench.rescored import accuracy
+from bench.soak import soak
 from serving import environments, exporters, ready
 from serving.child import Child, free_port, start
-from serving.config import ServingConfig
 from serving.engine import Command, Endpoint
-from serving.engines.vllm import Vllm
 from serving.errors import UserError
 from serving.exporters import reading
-from serving.exporters.deployment import Slo
 from serving.spec import ServingSpec
 
-Outcome = Literal["pass", "fail", "inconclusive"]
-NOT_HELD = frozenset({"version", "seed", "load_format"})
-"""Of the server's account: compared elsewhere (version), without effect, or written by the export itself."""
-
-OUR_NAMES = {"ttft": "ttft", "tpot": "tpot", "e2e": "e2e", "itl": "icl"}
 READY_S = 600.0
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One statement of the spec and what became of it. Latencies in milliseconds."""
+def verify(
+    spec: ServingSpec, folder: Path, files: Path | None = None, soak_s: float | None = None
+) -> list[Claim]:
+    """Starts the exported files (`files`, or a fresh export), logs to `folder`, and checks every claim.
 
-    name: str
-    verdict: Outcome
-    text: str
-    effect: float | None = None
-    interval: tuple[float, float] | None = None
-    threshold: float | None = None
-
-
-def overall(claims: list[Claim]) -> Outcome:
-    """FAIL if one fails, else INCONCLUSIVE if one is, else PASS; nothing claimed is inconclusive."""
-    found = {claim.verdict for claim in claims}
-    return "fail" if "fail" in found else "pass" if found == {"pass"} else "inconclusive"
-
-
-def verify(spec: ServingSpec, folder: Path, files: Path | None = None) -> list[Claim]:
-    """Starts the exported files (`files`, or a fresh export), logs to `folder`, and checks every claim."""
+    soak_s: how long to go on under the promised load after that; None: not at all.
+    """
     if spec.engine.name != "vllm":
         raise UserError(f"engine {spec.engine.name} has no exported files to start", "only vllm has")
     where = files or folder / "files"
@@ -70,15 +52,23 @@ def verify(spec: ServingSpec, folder: Path, files: Path | None = None) -> list[C
             last = child.log_text().strip().splitlines()[-1:]
             return [*claims, Claim("start", "fail", f"it did not become ready: {' '.join(last)}")]
         claims.append(Claim("start", "pass", "ready from the exported files", time.monotonic() - begun))
-        return [*claims, settings(spec, server, child.log_text()), *performance(spec, server)]
+        claims += [settings(spec, server, child.log_text()), *fingerprint(spec, server)]
+        claims += performance(spec, server)
+        claims += accuracy(spec, server, folder / "accuracy", child.runs)
+        if soak_s:
+            claims += soak(spec, server, soak_s, child.process.pid, child.runs)
+        return claims
 
 
-def verify_live(spec: ServingSpec, url: str, api_key_env: str | None) -> list[Claim]:
-    """The claims that a running deployment can answer without being touched: no request but GETs."""
+def verify_live(spec: ServingSpec, url: str, api_key_env: str | None, *, probe: bool = False) -> list[Claim]:
+    """The claims that a running deployment can answer without being touched: no request but GETs.
+
+    probe: and one request for one token, whose answer carries the server's fingerprint.
+    """
     base = url.rstrip("/").removesuffix("/v1")
     server = Endpoint(base, spec.model.served_name, "vllm", spec.engine.version, api_key_env=api_key_env)
     try:
-        return [settings(spec, server, "")]
+        return [settings(spec, server, ""), *(fingerprint(spec, server) if probe else [])]
     except httpx.TransportError as error:
         return [Claim("start", "fail", f"{base} does not answer: {error}")]
     except httpx.HTTPStatusError as error:
@@ -103,13 +93,14 @@ def same_files(spec: ServingSpec, where: Path) -> Claim:
 
 
 def same_model(spec: ServingSpec) -> Claim:
-    """The hashes of the model's files, where they lie in a folder here."""
-    weights = Path(spec.model.source).expanduser()
-    if not weights.is_dir():
-        return Claim(
-            "model", "inconclusive", f"{spec.model.source} is no folder here; its hashes were not read"
-        )
-    wrong = []
+    """The hashes of the model's files, where they lie here."""
+    weights = model_folder(spec.model.source, spec.model.revision)
+    if weights is None:
+        text = f"{spec.model.source} is neither a folder nor in the hub cache here; its hashes were not read"
+        return Claim("model", "inconclusive", text)
+    known = {listed.path for listed in spec.model.files}
+    found = {f.relative_to(weights).as_posix() for f in weights.rglob("*") if f.is_file()}
+    wrong = [f"{path} is not of the spec" for path in sorted(found - known)] if known else []
     for listed in spec.model.files:
         file = weights / listed.path
         if not file.is_file():
@@ -130,9 +121,9 @@ def started(spec: ServingSpec, where: Path, folder: Path) -> Iterator[tuple[Endp
     environment = environments.find("vllm", spec.engine.version.partition("+")[0], spec.hardware.device)
     if environment is None or not environment.installed:
         raise UserError(f"vllm {spec.engine.version} is not installed here", "make engines")
-    port, weights = free_port(), Path(spec.model.source).expanduser()
+    port, weights = free_port(), model_folder(spec.model.source, spec.model.revision)
     env = {"VLLM": str(environment.program("vllm")), "PORT": str(port)}
-    if weights.is_dir():
+    if weights is not None:
         env["MODEL_DIR"] = str(weights.resolve())
     log = folder / "server"
     log.mkdir(parents=True, exist_ok=True)
@@ -146,86 +137,3 @@ def started(spec: ServingSpec, where: Path, folder: Path) -> Iterator[tuple[Endp
         yield Endpoint(url, spec.model.served_name, "vllm", spec.engine.version) if ok else None, child
     finally:
         child.stop()
-
-
-def settings(spec: ServingSpec, server: Endpoint, log: str) -> Claim:
-    """The server's own account against the one that was measured, setting by setting."""
-    config = config_of(spec, server.api_key_env)
-    with ready.client(server.url, config, 30.0) as http:
-        names = [m["id"] for m in http.get("/v1/models").raise_for_status().json()["data"]]
-    said = Vllm().effective(server.url, config, log)
-    wrong = (
-        []
-        if spec.model.served_name in names
-        else [f"serves {', '.join(names)}, not {spec.model.served_name}"]
-    )
-    version = str(said.get("version", "")).partition("+")[0]
-    if version != spec.engine.version.partition("+")[0]:
-        wrong.append(f"version: measured {spec.engine.version}, runs {version}")
-    held = sorted(set(spec.effective) & set(said) - NOT_HELD)
-    wrong += [
-        f"{n}: measured {spec.effective[n]}, runs {said[n]}" for n in held if spec.effective[n] != said[n]
-    ]
-    verdict: Outcome = "fail" if wrong else "pass" if held else "inconclusive"
-    text = "; ".join(wrong) or f"0 differences in {len(held)} settings: {', '.join(held)}"
-    return Claim("settings", verdict, text, float(len(wrong)))
-
-
-def performance(spec: ServingSpec, server: Endpoint) -> list[Claim]:
-    """The measured load once more, and each latency that the spec promises."""
-    from bench.intervals import intervals
-    from bench.load.running import measure
-    from bench.metrics import compute
-    from bench.prompts import prompts
-
-    point = loaded(spec)
-    if point is None or not spec.slos:
-        return [Claim("performance", "inconclusive", "the spec has no evidence whose load can be repeated")]
-    weights = Path(spec.model.source).expanduser()
-    tokenizer = str(weights) if (weights / "tokenizer.json").is_file() else None
-    run, judgement = measure(server, point, prompts(tokenizer), (), seed=1)
-    found, known = compute(run), intervals(run)
-    claims = []
-    for fact, slo in zip(spec.slos, reading.deployment(spec).slos, strict=True):
-        name = f"{OUR_NAMES[fact.metric]}_p{fact.percentile:g}_ms"
-        interval = known.get(name)
-        low_high = (float(interval.low), float(interval.high)) if interval else None
-        claims.append(judged(name, slo, found.get(name), low_high, judgement.verdict != "invalid"))
-    return claims
-
-
-def judged(
-    name: str, slo: Slo, value: float | None, interval: tuple[float, float] | None, believed: bool
-) -> Claim:
-    """One latency in milliseconds against the lower of its SLO and its regression limit."""
-    limit = 1000 * min(slo.limit_s, slo.regression_s or slo.limit_s)
-    if value is None or not believed:
-        why = "too few samples" if value is None else "this measurement is invalid"
-        return Claim(name, "inconclusive", why, value, interval, limit)
-    low = interval[0] if interval else value
-    verdict: Outcome = "pass" if value <= limit else "fail" if low > limit else "inconclusive"
-    return Claim(name, verdict, f"{value:.4g} ms, at most {limit:.4g} ms", value, interval, limit)
-
-
-def loaded(spec: ServingSpec) -> Load | None:
-    """The load of the evidence that the promises are from: the highest rate that held."""
-    held = [e for e in spec.evidence if e.get("verdict") == "ok" and e.get("slo") == "met" and "load" in e]
-    if not held:
-        return None
-    load: Mapping[str, Any] = max(held, key=lambda e: (e["load"].get("rate_per_s", 0.0), str(e.get("key"))))[
-        "load"
-    ]
-    names = {field.name for field in fields(Load)}
-    return Load(**load) if set(load) <= names and load.get("arrivals") != "trace" else None
-
-
-def config_of(spec: ServingSpec, api_key_env: str | None = None) -> ServingConfig:
-    """What `Vllm.effective` needs to read the server's words: where, and which method was asked for."""
-    method = spec.parameters.get("quantization")
-    return ServingConfig(
-        engine="vllm",
-        device=spec.hardware.device,
-        model=spec.model.source,
-        quantization=str(method.value) if method else "none",
-        api_key_env=api_key_env,
-    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,17 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from serving.config import Scalar
+from serving.deployable import refusals, warnings
 from serving.errors import UserError
 from serving.exporters.quoting import plain, yaml_text
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
-PINNED = re.compile(r"[a-z0-9./:_-]+@sha256:[0-9a-f]{64}")
-HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-SAFE_FILES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md", ".tiktoken")
-"""What a model may consist of; pickled weights and code are not among it."""
-
-LEFT_CORE = {"bitsandbytes": ((0, 28), "vllm-bnb-plugin"), "gguf": ((0, 28), "vllm-gguf-plugin")}
-"""Quantization -> the vLLM version from which it needs a plugin, and which (vLLM PR 43529)."""
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -39,15 +30,22 @@ class Metadata(Part):
     name: Annotated[str, Field(min_length=1)]
     id: Annotated[str, Field(pattern="^([0-9a-f]{12})?$")] = ""
     tool_version: str
+    tool_commit: Annotated[str | None, Field(description="commit of servetune; + when it was changed")] = None
+    scenario_sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
     source: Annotated[str, Field(description="run or study the numbers are from")]
-    parent: Annotated[str | None, Field(description="id of the spec this one replaces")] = None
 
 
 class Status(Part):
-    """`verified` is set by a passed verification of the exported files; the rest follows from the content."""
+    """`verified` is set by a passed verification of the exported files; `noted` by whoever wrote the spec.
 
+    The others follow from the content and are written by `with_id`; who decides reads `ServingSpec.refusals`.
+    """
+
+    deployable: Annotated[bool, Field(description="false when there is a reason against it")] = False
+    reasons: Annotated[list[str], Field(description="why it must not be deployed")] = []
+    warnings: Annotated[list[str], Field(description="what was not measured, though it may be deployed")] = []
     verified: bool = False
-    reasons: Annotated[list[str], Field(description="further reasons not to deploy")] = []
+    noted: Annotated[list[str], Field(description="reasons that do not follow from the content")] = []
 
 
 class ModelFile(Part):
@@ -98,6 +96,8 @@ class Capacity(Part):
 
     safe_rate_per_s: Positive | None = None
     headroom: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    held_per_s: Annotated[Positive | None, Field(description="highest rate that met the SLOs")] = None
+    broke_per_s: Annotated[Positive | None, Field(description="lowest higher rate that did not")] = None
     concurrency: Annotated[Positive | None, Field(description="requests in flight at the safe rate")] = None
     queue_at_knee: Annotated[float | None, Field(ge=0)] = None
     kv_peak: Annotated[float | None, Field(ge=0, le=1)] = None
@@ -117,6 +117,41 @@ class Workload(Part):
     description: str = ""
     input_tokens_mean: Positive | None = None
     output_tokens_mean: Positive | None = None
+
+
+class AccuracyFact(Part):
+    """Mean score of one task on `items` items, with its 95 % interval, and the floor it was held to.
+
+    `baseline` is the unquantized model's score on the same items; `floor` a share of it.
+    """
+
+    task: str
+    score: Annotated[float, Field(ge=0, le=1)]
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)]
+    items: Annotated[int, Field(ge=1)]
+    baseline: Annotated[float | None, Field(ge=0, le=1)] = None
+
+
+class Accuracy(Part):
+    """What was asked, so that it can be asked again, and what the floor said of it (None: the baseline)."""
+
+    facts: list[AccuracyFact] = []
+    split: Literal["all", "screen", "certify"] = "all"
+    concurrency: Annotated[int, Field(ge=1)] = 1
+    floor: Annotated[float | None, Field(gt=0, le=1, description="share of the baseline's score")] = None
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"] | None = None
+    certified: Annotated[bool, Field(description="judged on held-out items, for all finalists together")] = (
+        False
+    )
+
+
+class Rollback(Part):
+    """Ids of specs to go back to; `servetune export --rollback FILE --fallback FILE` renders them."""
+
+    spec_id: Annotated[str | None, Field(pattern="^[0-9a-f]{12}$", description="what ran before")] = None
+    fallback_id: Annotated[
+        str | None, Field(pattern="^[0-9a-f]{12}$", description="another measured configuration")
+    ] = None
 
 
 class SecretRef(Part):
@@ -149,6 +184,8 @@ class ServingSpec(Part):
     capacity: Capacity = Capacity()
     cost: Cost | None = None
     operations: Operations
+    accuracy: Accuracy = Accuracy()
+    rollback: Rollback = Rollback()
     evidence: Annotated[
         list[dict[str, Any]], Field(description="points with metrics, interval, verdict")
     ] = []
@@ -171,55 +208,15 @@ class ServingSpec(Part):
     @property
     def refusals(self) -> list[str]:
         """Why it must not be deployed; empty when it may. From the content, whatever `status` says."""
-        return [*_unpinned(self), *_unmeasured(self), *self.status.reasons]
+        return refusals(self)
 
     def with_id(self) -> ServingSpec:
-        return self.model_copy(update={"metadata": self.metadata.model_copy(update={"id": self.content_id})})
-
-
-def _unpinned(spec: ServingSpec) -> list[str]:
-    found = []
-    if HUB_ID.fullmatch(spec.model.source) and not COMMIT.fullmatch(spec.model.revision or ""):
-        found.append(f"model {spec.model.source} is not pinned to a commit")
-    if not any(f.path.endswith(".safetensors") for f in spec.model.files):
-        found.append("no safetensors file of the model is listed with its hash")
-    odd = [f.path for f in spec.model.files if not f.path.endswith(SAFE_FILES)]
-    if odd:
-        found.append(f"model files that may hold code: {', '.join(odd)}")
-    if not PINNED.fullmatch(spec.engine.image or ""):
-        found.append("the image has no digest (engine.image: registry/name:tag@sha256:...)")
-    method = spec.parameters.get("quantization")
-    since, plugin = LEFT_CORE.get(str(method.value) if method else "", ((9999,), ""))
-    if (
-        spec.engine.name == "vllm"
-        and _version(spec.engine.version) >= since
-        and plugin not in spec.engine.plugins
-    ):
-        found.append(
-            f"vllm {spec.engine.version} needs {plugin} for this quantization, and the image must hold it"
-        )
-    return found
-
-
-def _unmeasured(spec: ServingSpec) -> list[str]:
-    found = []
-    if spec.engine.simulated:
-        found.append("the numbers are simulated")
-    if spec.engine.name != "vllm":
-        found.append(f"engine {spec.engine.name} has no production target")
-    if not spec.status.verified:
-        found.append("not verified: nobody relaunched it from its exported files")
-    if not spec.slos:
-        found.append("no SLO was measured")
-    if spec.capacity.safe_rate_per_s is None:
-        found.append("no safe rate was measured")
-    promised = [
-        e for e in spec.evidence if spec.metadata.source.endswith(f"/{e.get('key')}")
-    ] or spec.evidence
-    if not any(point.get("verdict") == "ok" for point in promised):
-        named = ", ".join(str(point.get("key")) for point in promised)
-        found.append(f"the evidence may not be believed: {named or 'there is none'}")
-    return found
+        """The same content with its status and its id as they follow from it."""
+        found = self.refusals
+        said = {"deployable": not found, "reasons": found, "warnings": warnings(self)}
+        judged = self.model_copy(update={"status": self.status.model_copy(update=said)})
+        identified = judged.metadata.model_copy(update={"id": judged.content_id})
+        return judged.model_copy(update={"metadata": identified})
 
 
 def load(path: Path) -> ServingSpec:
@@ -253,7 +250,3 @@ def dump(spec: ServingSpec) -> str:
 def json_schema() -> dict[str, Any]:
     """The published JSON Schema."""
     return ServingSpec.model_json_schema()
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.findall(r"\d+", text.partition("+")[0]))

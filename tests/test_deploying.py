@@ -3,6 +3,7 @@ verified, watched by the exported alert, replaced by a slower one, and rolled ba
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -22,8 +24,12 @@ from sim_process import MODEL, Started
 from test_exporters_live import ALERT, DEPLOYMENT, prometheus, traffic, wait
 from test_verify import simulated
 
+import servetune
 from bench import verify
+from bench.records import Judgement
 from serving import exporters
+from serving.exporters import rollback
+from serving.spec import ServingSpec, dump
 
 PROGRAM = f"""#!{sys.executable}
 import json, os, sys, yaml
@@ -50,12 +56,12 @@ def program(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def deployed(folder: Path, program: Path, port: int, **env: str) -> Iterator[Started]:
+def deployed(folder: Path, program: Path, port: int, files: str = "files", **env: str) -> Iterator[Started]:
     """The exported run.sh as a service manager would run it."""
     kept = {"PATH": os.environ["PATH"], "VLLM": str(program), "PORT": str(port), **env}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [str(folder / "files" / "run.sh")],
+            [str(folder / files / "run.sh")],
             cwd=folder,
             env=kept,
             stdout=log,
@@ -74,37 +80,55 @@ def deployed(folder: Path, program: Path, port: int, **env: str) -> Iterator[Sta
 
 @pytest.mark.slow
 def test_alert_then_roll_back(tmp_path: Path, program: Path) -> None:
+    """The new export carries the way back: the rollback folder in it is checked and started, as it says."""
     tool("prometheus")
     flags = {"max-model-len": 2048, "max-num-seqs": 32}
-    for name in ("old", "new"):
-        deployment = replace(DEPLOYMENT, flags=flags, spec_id=name, secrets=())
-        exporters.write(exporters.render(deployment, "vllm"), tmp_path / name / "files")
+    old, new = (
+        replace(DEPLOYMENT, flags={**flags, "max-num-batched-tokens": tokens}, spec_id=name, secrets=())
+        for name, tokens in (("old", 2048), ("new", 4096))
+    )
+    made = {**exporters.render(new, "vllm"), **rollback.files(new, "vllm", old, None)}
+    exporters.write(made, tmp_path / "files")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with prometheus(tmp_path, f"127.0.0.1:{port}") as states:
-        with deployed(tmp_path / "new", program, port, SIM_FAULT="slow_after:3") as server, traffic(server):
+        with deployed(tmp_path, program, port, SIM_FAULT="slow_after:3") as server, traffic(server):
             assert wait(lambda: states().get(ALERT) == "firing", 90), states()
-        with deployed(tmp_path / "old", program, port) as server, traffic(server):
+        first = (tmp_path / "files" / "ROLLBACK.md").read_text().split("```")[1].strip().splitlines()[0]
+        assert first.startswith("(cd rollback && sha256sum")
+        subprocess.run(["sh", "-c", first], cwd=tmp_path / "files", check=True, capture_output=True)
+        assert "max-num-batched-tokens: 2048" in (tmp_path / "files/rollback/serve.yaml").read_text()
+        with deployed(tmp_path, program, port, "files/rollback") as server, traffic(server):
             assert wait(lambda: ALERT not in states(), 90), states()
             time.sleep(3)
             assert ALERT not in states()
             assert server.get("/v1/models").json()["data"][0]["id"] == MODEL
 
 
-@pytest.mark.slow
-def test_verify_relaunches_from_the_exported_files(
-    tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = SimpleNamespace(installed=True, program=lambda name: program)
-    monkeypatch.setattr("bench.verify.environments.find", lambda *asked: found)
+def verifiable(**changes: Any) -> ServingSpec:
+    """A spec that the program in vLLM's place serves as it says."""
     slo = {"metric": "tpot", "percentile": 50.0, "limit_ms": 100.0}
     asked = {
         "max_model_len": {"value": 2048, "provenance": "fixed"},
         "max_num_seqs": {"value": 32, "provenance": "tuned"},
     }
-    spec = simulated(slos=[slo], effective={"max_model_len": 2048})
+    spec = simulated(**{"slos": [slo], "effective": {"max_model_len": 2048}, **changes})
     parameters = {n: spec.parameters[n].model_copy(update=v) for n, v in asked.items()}
-    spec = spec.model_copy(update={"parameters": parameters}).with_id()
+    return spec.model_copy(update={"parameters": parameters}).with_id()
+
+
+@pytest.fixture
+def in_place_of_vllm(program: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    found = SimpleNamespace(installed=True, program=lambda name: program)
+    monkeypatch.setattr("bench.verify.environments.find", lambda *asked: found)
+    # Other work on this machine makes the client late and its measurements invalid: not the subject here.
+    monkeypatch.setattr("bench.load.running.judge", lambda *run, **how: Judgement("ok"))
+    return program
+
+
+@pytest.mark.slow
+def test_verify_relaunches_from_the_exported_files(tmp_path: Path, in_place_of_vllm: Path) -> None:
+    program, spec = in_place_of_vllm, verifiable()
     claims = {c.name: c for c in verify.verify(spec, tmp_path / "right")}
     assert claims["files"].verdict == "pass"
     assert claims["start"].verdict == "pass"
@@ -119,3 +143,47 @@ def test_verify_relaunches_from_the_exported_files(
     dead = {c.name: c for c in verify.verify(spec, tmp_path / "dead")}
     assert dead["start"].verdict == "fail"
     assert "out of memory" in dead["start"].text
+
+
+TAMPERED = {
+    "a script that does something else": ("run.sh", "exec ", "echo hello; exec "),
+    "another flag": ("serve.yaml", "max-num-seqs: 32", "max-num-seqs: 33"),
+    "an unsafe loader": ("serve.yaml", "load-format: safetensors", "load-format: auto"),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+def test_tampered_files_fail_on_the_command_line(
+    how: str, tmp_path: Path, in_place_of_vllm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, files = tmp_path / "spec.yaml", tmp_path / "files"
+    spec.write_text(dump(verifiable()))
+    asked = ["export", str(spec), "--to", "vllm", "-o", str(files), "--allow-undeployable"]
+    assert servetune.main(asked) == 0
+    name, before, after = TAMPERED[how]
+    text = (files / name).read_text()
+    assert before in text
+    (files / name).write_text(text.replace(before, after))
+    out = tmp_path / "verified.yaml"
+    assert servetune.main(["verify", str(spec), "--files", str(files), "-o", str(out)]) == 1
+    said = capsys.readouterr().out
+    assert f"{name} differs" in said
+    assert "start" not in said
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_slowed_server_fails_on_the_command_line(
+    tmp_path: Path, in_place_of_vllm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = {"metric": "tpot", "percentile": 50.0, "limit_ms": 500.0, "measured_ms": 8.0,
+                "interval_ms": [6.0, 16.0]}  # fmt: skip
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(dump(verifiable(slos=[measured])))
+    slow = PROGRAM.replace('"seed": 1}', '"seed": 1, "fault": "slow_after:0"}')
+    assert slow != PROGRAM
+    in_place_of_vllm.write_text(slow)
+    assert servetune.main(["verify", str(spec), "--json", "-"]) == 1
+    claims = {c["name"]: c for c in json.loads(capsys.readouterr().out)["claims"]}
+    assert claims["settings"]["verdict"] == "pass"
+    assert claims["tpot_p50_ms"]["verdict"] == "fail", claims["tpot_p50_ms"]

@@ -304,3 +304,29 @@ def test_dashboard_is_whole() -> None:
     assert len({p["id"] for p in found["panels"]}) == len(places)
     lines = [s["value"] for s in found["panels"][0]["fieldConfig"]["defaults"]["thresholds"]["steps"]]
     assert PLAIN.slos[0].limit_s in lines
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_bill_of_materials_is_valid_cyclonedx(name: str) -> None:
+    validation = pytest.importorskip("cyclonedx.validation.json", reason="cyclonedx-python-lib is not here")
+    schema = pytest.importorskip("cyclonedx.schema")
+    validator = validation.JsonStrictValidator(schema.SchemaVersion.V1_6)
+    for path, text in render(ALL[name], "bom", allow_undeployable=True).items():
+        if path.endswith(".json"):
+            wrong = validator.validate_str(text)
+            assert wrong is None, str(wrong)[:2000]
+            assert validator.validate_str(text.replace("bomFormat", "bomFromat")) is not None
+
+
+def test_the_bill_of_materials_lists_every_file_and_the_score() -> None:
+    import json
+
+    found = json.loads(render(PLAIN, "bom")[f"{PLAIN.name}.cdx.json"])
+    model = found["metadata"]["component"]
+    listed = {part["name"]: part["hashes"][0]["content"] for part in model["components"]}
+    assert listed == dict(PLAIN.files)
+    assert model["purl"] == f"pkg:huggingface/Qwen/Qwen3-8B@{PLAIN.revision}"
+    score = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"][0]
+    assert score["type"] == "accuracy facts"
+    assert score["value"] == "0.71"
+    assert {part["bom-ref"] for part in found["components"]} == {"engine", "image"}

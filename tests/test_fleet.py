@@ -10,6 +10,8 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from sim_process import MODEL, started
+from test_verify import simulated
 
 import servetune
 from bench.fleet import fleet
@@ -114,3 +116,22 @@ def test_diff_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert servetune.main(["diff", str(GOLDEN), str(file)]) == 0
     said = capsys.readouterr().out
     assert "restart   env.A: (not there) -> x [31mred" in said
+
+
+def test_diff_against_a_running_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "spec.yaml"
+    with started(tmp_path) as server:
+        file.write_text(dump(simulated()))
+        assert servetune.main(["diff", str(file), server.url]) == 0
+        same = capsys.readouterr().out
+        changed = {"model": {"served_name": "other"}, "effective": {"max_model_len": 4096, "block_size": 99}}
+        file.write_text(dump(simulated(**changed)))
+        assert servetune.main(["diff", str(file), server.url + "/v1", "--json", "-"]) == 0
+        found = {c["name"]: c for c in json.loads(capsys.readouterr().out)["changes"]}
+    assert "engine.version" not in same
+    assert found["model.served_name"]["after"] == MODEL
+    assert found["parameters.max_model_len"]["risk"] == "api"
+    assert found["parameters.max_model_len"]["after"] == 2048
+    assert found["parameters.block_size"]["risk"] == "capacity"
+    assert servetune.main(["diff", str(file), server.url]) == 2
+    assert "does not answer" in capsys.readouterr().err

@@ -62,11 +62,37 @@ def test_a_changed_file_is_found_out(tmp_path: Path) -> None:
         ({"model__files": []}, "no safetensors"),
         ({"evidence": [{"key": "abc", "verdict": "invalid"}]}, "abc"),
         ({"parameters__quantization": {"value": "bitsandbytes", "provenance": "tuned"}}, "vllm-bnb-plugin"),
-        ({"status__reasons": ["drifted"]}, "drifted"),
+        ({"status__noted": ["drifted"]}, "drifted"),
+        ({"accuracy__verdict": "FAIL"}, "floor was not shown to be kept"),
+        ({"accuracy__verdict": "INCONCLUSIVE"}, "floor was not shown to be kept"),
     ],
 )
 def test_what_makes_a_spec_undeployable(changes: dict[str, Any], reason: str) -> None:
-    assert any(reason in said for said in made(**changes).refusals)
+    spec = made(**changes)
+    assert any(reason in said for said in spec.refusals)
+    written = yaml.safe_load(dump(spec))["status"]
+    assert written["deployable"] is False
+    assert written["reasons"] == spec.refusals
+
+
+def test_a_file_that_calls_itself_deployable_is_not_believed(tmp_path: Path) -> None:
+    body = content(engine__simulated=True)
+    lie = ServingSpec.model_validate(body)
+    lie = lie.model_copy(update={"metadata": lie.metadata.model_copy(update={"id": lie.content_id})})
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml_text(lie.model_dump(mode="json")))
+    found = load(file)
+    assert found.status.deployable is True
+    assert found.refusals == ["the numbers are simulated"]
+    assert servetune.main(["export", str(file), "--to", "vllm", "-o", str(tmp_path / "o")]) == 2
+
+
+def test_the_schema_has_the_status_that_follows() -> None:
+    fields = json_schema()["$defs"]["Status"]["properties"]
+    assert {"deployable", "reasons", "warnings", "verified"} <= set(fields)
+    assert fields["deployable"]["type"] == "boolean"
+    assert made().status.deployable is True
+    assert made().status.reasons == []
 
 
 def test_pickled_weights_are_named() -> None:

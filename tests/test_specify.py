@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from report_fixture import build
 
 import servetune
 from bench import scenariofile
+from bench.modelfiles import model_files
 from bench.outcome import outcomes
+from bench.records import Run
 from bench.results import RunFolder
 from bench.specify import Asked, specify, unwatched
 from serving.errors import UserError
@@ -108,9 +112,117 @@ def test_the_way_back_is_noted(folder: RunFolder, tmp_path: Path) -> None:
     assert servetune.main(["spec", str(folder.path), "-o", str(tmp_path / "old")]) == 0
     asked = ["spec", str(folder.path), "--replaces", str(tmp_path / "old"), "-o", str(tmp_path / "new")]
     assert servetune.main(asked) == 0
-    assert load(tmp_path / "new").metadata.parent == load(tmp_path / "old").metadata.id
+    assert load(tmp_path / "new").rollback.spec_id == load(tmp_path / "old").metadata.id
 
 
 def test_schema_is_printed(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert servetune.main(["spec", str(folder.path), "--schema"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "ServingSpec"
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_files_of_a_hub_model_are_hashed_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert model_files("owner/name", COMMIT) == (
+        [],
+        f"owner/name at {COMMIT} is not in the hub cache here: its files were not hashed",
+    )
+    place = tmp_path / "models--owner--name"
+    (place / "blobs").mkdir(parents=True)
+    (place / "blobs" / "x").write_bytes(b"weights")
+    (place / "snapshots" / COMMIT).mkdir(parents=True)
+    (place / "snapshots" / COMMIT / "model.safetensors").symlink_to("../../blobs/x")
+    found, why = model_files("owner/name", COMMIT)
+    assert why is None
+    assert [(f.path, f.size_bytes) for f in found] == [("model.safetensors", 7)]
+    assert found[0].sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert model_files("owner/name", "main") == ([], None)  # refused: it is not pinned
+
+
+def answered(folder: RunFolder, **changes: object) -> list[str]:
+    """Gives the run the answer of a search: the slowest fit configuration is the winner. Config keys."""
+    scenario = scenariofile.load(folder.path / "scenario.yaml")
+    fit = [o for o in outcomes(folder, scenario) if not o.run.failure and o.slo == "met"
+           and o.judgement.verdict == "ok" and o.run.point.config.engine == "vllm"]  # fmt: skip
+    rate = {o.run.point.config.key: o.metrics["output_token_throughput_per_s"] or 0.0 for o in fit}
+    keys = sorted(rate, key=lambda key: rate[key])
+
+    def finalist(key: str, value: float) -> dict[str, object]:
+        points = [o.key for o in fit if o.run.point.config.key == key]
+        return {"config_key": key, "points": points, "feasible": True, "value": value}
+
+    finalists = [finalist(key, float(place)) for place, key in enumerate(keys)]
+    study = {
+        "goal": [{"metric": "cost", "direction": "minimize"}],
+        "winner": finalists[0],
+        "baseline": finalists[-1],
+        "finalists": finalists,
+        **changes,
+    }
+    (folder.path / "study.json").write_text(json.dumps(study))
+    return keys
+
+
+def test_the_winner_of_a_search_is_taken_and_the_next_is_its_fallback(tmp_path: Path) -> None:
+    made = build(tmp_path / "run", sim=False)
+    keys = answered(made)
+    assert len(keys) >= 3
+    scenario = scenariofile.load(made.path / "scenario.yaml")
+    assert specify(made, scenario, Asked()).metadata.name.endswith(keys[0])
+    assert specify(made, scenario, Asked(fallback=True)).metadata.name.endswith(keys[1])
+    for name in ("a", "b"):
+        assert servetune.main(["spec", str(made.path), "-o", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    answered(made, winner=None)
+    with pytest.raises(UserError, match="no configuration that keeps every promise"):
+        specify(made, scenario, Asked())
+    (made.path / "study.json").unlink()
+    (made.path / "study.jsonl").write_text("")
+    with pytest.raises(UserError, match="has not ended"):
+        specify(made, scenario, Asked())
+
+
+def test_without_a_second_finalist_there_is_no_fallback(tmp_path: Path) -> None:
+    made = build(tmp_path / "run", sim=False)
+    keys = answered(made)
+    study = json.loads((made.path / "study.json").read_text())
+    study["finalists"] = study["finalists"][:1]
+    (made.path / "study.json").write_text(json.dumps(study))
+    scenario = scenariofile.load(made.path / "scenario.yaml")
+    with pytest.raises(UserError, match="no measured fallback"):
+        specify(made, scenario, Asked(fallback=True))
+    assert keys
+
+
+def test_the_fallback_is_noted_by_its_id(folder: RunFolder, tmp_path: Path) -> None:
+    assert servetune.main(["spec", str(folder.path), "--fallback", "-o", str(tmp_path / "f")]) == 0
+    asked = ["spec", str(folder.path), "--fallback-spec", str(tmp_path / "f"), "-o", str(tmp_path / "s")]
+    assert servetune.main(asked) == 0
+    spec, other = load(tmp_path / "s"), load(tmp_path / "f")
+    assert spec.rollback.fallback_id == other.metadata.id
+    assert spec.metadata.source != other.metadata.source
+
+
+def test_repeats_widen_the_promise_to_what_launches_differ_by(tmp_path: Path) -> None:
+    def slower(run: Run) -> Run:
+        """The second and third repeat are a tenth and a fifth slower."""
+        factor = 1 + 0.1 * run.point.repeat
+        stretched = [replace(r, first_s=r.sent_s + factor * (r.first_s - r.sent_s))
+                     if r.first_s is not None and r.sent_s is not None else r for r in run.records]  # fmt: skip
+        return replace(run, records=tuple(stretched))
+
+    one = build(tmp_path / "one", sim=False, requests=300)
+    three = build(tmp_path / "three", sim=False, requests=300, repeats=3, change=slower)
+    found = {}
+    for made in (one, three):
+        spec = specify(made, scenariofile.load(made.path / "scenario.yaml"), Asked())
+        slo = next(s for s in spec.slos if s.metric == "ttft")
+        assert slo.interval_ms is not None
+        assert slo.measured_ms is not None
+        assert slo.interval_ms[0] <= slo.measured_ms <= slo.interval_ms[1]
+        found[made.path.name] = slo.interval_ms[1] - slo.interval_ms[0]
+    assert found["three"] > 2 * found["one"]

@@ -24,6 +24,7 @@ EXPORTERS: dict[str, str] = {
     "kserve": "serving.exporters.kserve:files",
     "ray": "serving.exporters.ray:files",
     "delivery": "serving.exporters.delivery:files",
+    "bom": "serving.exporters.bom:files",
 }
 MANIFEST = "MANIFEST.sha256"
 Exporter = Callable[[Deployment], dict[str, str]]

@@ -114,6 +114,8 @@ class Deployment:
     worst_request_s: float = 60.0
     warmup_s: float = 60.0
     secrets: tuple[Secret, ...] = ()
+    scores: tuple[tuple[str, float, float, float], ...] = ()
+    """Task, mean score, and its 95 % interval."""
     routes: tuple[str, ...] = CHAT_ROUTES
 
     @property

@@ -44,6 +44,7 @@ def deployment(spec: ServingSpec) -> Deployment:
         worst_request_s=spec.operations.worst_request_s,
         secrets=tuple(Secret(s.env, s.name, s.key) for s in spec.operations.secrets),
         slos=tuple(_slo(s) for s in spec.slos),
+        scores=tuple((f.task, f.score, f.interval[0], f.interval[1]) for f in spec.accuracy.facts),
         safe_rate=spec.capacity.safe_rate_per_s,
         concurrency=spec.capacity.concurrency,
         queue_at_knee=spec.capacity.queue_at_knee,
