@@ -6,7 +6,7 @@ RUN = .venv/bin/servetune
 SETUP = .venv/.requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines model variants bench search demo plan doctor test check conformance bench-client gpu-pack lock
+.PHONY: help setup engines model variants bench search search-bench demo plan doctor test check conformance bench-client gpu-pack lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ variants: model ## quantized checkpoints of the small model (llm-compressor, in 
 
 bench: variants ## measure SCENARIO (default: the quick start) on real engines, to a report
 	@$(RUN) bench $(SCENARIO)
+
+search-bench: $(SETUP) ## searchers against each other on the recorded grids (200 seeds, about a quarter of an hour)
+	@.venv/bin/servetune replay results/reference/sim-* --seeds 200 \
+		--sampler surrogate,surrogate-plain,optuna-tpe,hill,random --json replay.json
 
 search: variants ## look for the best configuration of SCENARIO (default: on this CPU, about half an hour)
 	@$(RUN) search $(if $(filter file,$(origin SCENARIO)),scenarios/search-cpu.yaml,$(SCENARIO))

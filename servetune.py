@@ -27,9 +27,11 @@ COMMANDS: dict[str, str] = {
     "gate": "bench.gate:gate_command",
     "spec": "bench.specifying:spec_command",
     "verify": "bench.verifying:verify_command",
+    "sign": "bench.signing:sign_command",
     "diff": "bench.specdiff:diff_command",
     "capacity": "bench.fleet:capacity_command",
     "search": "search.command:search",
+    "replay": "search.replaying:replay",
     "export": "bench.exporting:export_command",
 }
 

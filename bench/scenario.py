@@ -191,17 +191,22 @@ class Search(_Part):
     budget_s, trials, budget_usd   whichever is reached first ends it
     screen_share   of the load that a first, short look gets; 1: no short looks
     finalists  how many are measured again;  worthwhile  the least gain, as a share, worth looking for
+    robust     try the winner on other loads, lengths and prompts;  holdout  and on these workloads
+    soak_s     and for this long on its own load
     """
 
     goal: Goals = ("minimize usd_per_million_good_tokens",)
     limits: dict[str, float] = {}
-    sampler: str = "tpe"
+    sampler: str = "surrogate"
     budget_s: Seconds | None = None
     budget_usd: PositiveFloat | None = None
     trials: PositiveInt | None = None
     screen_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     finalists: PositiveInt = 4
     worthwhile: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    robust: bool = True
+    holdout: tuple[Workload, ...] = ()
+    soak_s: Seconds | None = None
 
 
 class Scenario(_Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from search.certify import Certificate
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from search.loop import Loop
     from search.measured import Measured
+    from search.robust import Check
 
 CONFIDENCE = 0.95
 LEAST_ROUNDS = 3
@@ -51,13 +52,17 @@ class Standing:
 
 @dataclass(frozen=True)
 class Answer:
-    """`winner` None: nothing kept every promise. `missed`: most that a finalist could be better."""
+    """`winner` None: nothing kept every promise. `missed`: most that a finalist could be better.
+
+    robust: `key_of` of each finalist that was tried on other loads -> what it showed there
+    """
 
     winner: Standing | None
     baseline: Standing
     standings: tuple[Standing, ...]
     rounds: int
     missed: float | None
+    robust: Mapping[str, Sequence[Check]] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -80,6 +85,7 @@ class Answer:
                 "points": [key for outcome in standing.outcomes for key in outcome.points],
                 "failures": [o.failure for o in standing.outcomes if o.failure],
                 "accuracy": standing.certificate and standing.certificate.as_json(),
+                "robust": [check.as_json() for check in self.robust.get(key_of(standing.settings), ())],
             }
 
         return {
@@ -170,6 +176,21 @@ def _show_accuracy(out: Console, finalist: dict[str, Any], won: bool) -> None:
     out.print(f"  {escape(name)}accuracy {accuracy['verdict']}{items}{escape(why)}{more}")
 
 
+def _show_robust(out: Console, finalist: dict[str, Any], won: bool) -> None:
+    """On how many other loads it stood, and what it fell on."""
+    from rich.markup import escape
+
+    checks = finalist["robust"]
+    if not checks:
+        return
+    name = "" if won else " ".join(f"{k}={v}" for k, v in finalist["settings"].items()) + ": "
+    stood = sum(check["verdict"] == "PASS" for check in checks)
+    out.print(f"  {escape(name)}on other loads, lengths and prompts: {stood} of {len(checks)} PASS")
+    for check in checks:
+        if check["verdict"] != "PASS":
+            out.print(f"    {escape(check['condition'])}: {check['verdict']}, {escape(check['why'])}")
+
+
 def show(written: dict[str, Any]) -> None:
     """The answer on stdout, then what it cost."""
     from rich.console import Console
@@ -197,7 +218,9 @@ def show(written: dict[str, Any]) -> None:
             sure = f"{written['confidence']:.0%} confidence, {written['rounds']} rounds on fresh launches"
             out.print(f"  {bounds}, {sure}")
     for finalist in written["finalists"]:
-        _show_accuracy(out, finalist, finalist["settings"] == (winner or {}).get("settings"))
+        won = finalist["settings"] == (winner or {}).get("settings")
+        _show_accuracy(out, finalist, won)
+        _show_robust(out, finalist, won)
     spent = written["ledger"]
     parts = ", ".join(f"{name} {seconds / spent['total']:.0%}" for name, seconds in spent.items()
                       if name != "total" and spent["total"])  # fmt: skip

@@ -35,6 +35,13 @@ class Budget:
     def cost(self, seconds: float) -> float | None:
         return None if self.usd_per_hour is None else seconds / 3600 * self.usd_per_hour
 
+    def whole_s(self) -> float:
+        """Device seconds that time and money allow; 0 without either: nothing is to be kept back."""
+        limits = [] if self.seconds is None else [self.seconds]
+        if self.usd is not None and self.usd_per_hour:
+            limits.append(self.usd / self.usd_per_hour * 3600)
+        return min(limits, default=0.0)
+
     def left(self, spent_s: float, trials: int) -> str:
         """One phrase for the terminal."""
         parts = []

@@ -18,7 +18,8 @@ def search(
     trials: Annotated[int | None, typer.Option(min=1, help="Configurations to look at, at most.")] = None,
     usd: Annotated[float | None, typer.Option(help="Money, at the scenario's price.")] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="tpe, gp, nsga2, random, grid, brute; default: the scenario's.")
+        str | None,
+        typer.Option(help="surrogate, tpe, gp, nsga2, random, grid, brute; default: the scenario's."),
     ] = None,
     storage: Annotated[
         str | None,

@@ -121,7 +121,7 @@ class Loop:
         spent = sum(o.device_s for o in history)
         launched = [o for o in history if o.launched and o.device_s > 0]
         each = sum(o.device_s for o in launched) / len(launched) if launched else 0.0
-        reserve = each * (2 * self.finalists + 1) if self.budget.seconds or self.budget.usd else 0.0
+        reserve = min(each * (3 * (self.finalists + 1) + 4), self.budget.whole_s() / 2)
         full = self.budget.exhausted(spent, looked_at(trials), reserve)
         if full is not None:
             return full

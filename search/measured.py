@@ -20,11 +20,11 @@ from bench.price import price_for
 from bench.records import Run
 from bench.results import RunFolder
 from bench.scenariofile import quantity
-from bench.target import Target
-from search import certify
+from bench.target import Target, place
+from search import certify, stress
 from search.certify import Certificate
 from search.feasible import Feasible
-from search.objective import Goal, accuracy_violation, judged, measured
+from search.objective import Goal, accuracy_violation, job_of, judged, measured
 from search.outcome import Fidelity, Outcome, Settings, key_of
 from search.space import Space, names
 from search.timed import Enough, Timed
@@ -132,6 +132,37 @@ class Measured:
             return [replace(looked[0], seconds=full.seconds)]
         return [looked[0], full]
 
+    def stressed(self, settings: Settings, like: Outcome) -> dict[str, Outcome]:
+        """Every condition of `search.stress` on one launch; the seconds stand with the first."""
+        if not self.scenario.search.robust:
+            return {}
+        config = self.config(settings)
+        loads = [self.folder.run(key).point.load for key in like.points]
+        counted = list({job_of(load): load for load in reversed(loads)}.values())
+        asked = stress.points(self.scenario, config, counted[::-1], self._longest(config))
+        seconds = self._launch(config, tuple(p for points in asked.values() for p in points), "stress", None)
+        found = {}
+        for name, points in asked.items():
+            found[name] = self._judge(settings, config, "stress", points, seconds)
+            seconds = {}
+        if stress.SOAK in found:
+            found[stress.SOAK] = self._soaked(found[stress.SOAK])
+        return found
+
+    def _soaked(self, outcome: Outcome) -> Outcome:
+        """Growth, drift and errors over the soak, as promises beside the others."""
+        from bench.soak import judged as soaked
+
+        runs = [self.folder.run(key) for key in outcome.points]
+        claims = [claim for run in runs for claim in soaked(run.records, run.samples)]
+        missed = {claim.name: float(claim.verdict == "fail") for claim in claims}
+        return replace(outcome, violations={**outcome.violations, **missed})
+
+    def _longest(self, config: ServingConfig) -> int | None:
+        """Tokens of the longest sequence that the server takes; None: not known."""
+        _, shape = place(config, self.target)
+        return config.max_model_len or (shape.context if shape else None)
+
     def _look(
         self,
         settings: Settings,
@@ -141,6 +172,21 @@ class Measured:
         enough: Callable[[Mapping[str, Run]], bool] | None = None,
         judge: Sequence[Point] = (),
     ) -> Outcome:
+        seconds = self._launch(config, points, fidelity, enough)
+        outcome = self._judge(settings, config, fidelity, judge or points, seconds)
+        runs = list(self.timed.done.values())
+        if runs:
+            self.feasible.learn(config, runs, self._tokens_per_s(outcome))
+        return outcome
+
+    def _launch(
+        self,
+        config: ServingConfig,
+        points: tuple[Point, ...],
+        fidelity: Fidelity,
+        enough: Callable[[Mapping[str, Run]], bool] | None,
+    ) -> dict[str, float]:
+        """Seconds by phase of one server and its points."""
         number = sum(event["event"] == "launch" for event in self.folder.events()) + 1
         launch = Launch(f"{number:04d}-{config.key}", config, points)
         plan = self._plan(launch, fidelity)
@@ -149,12 +195,7 @@ class Measured:
         # Enough: what the short look showed was not worth the full one; the server is stopped.
         with contextlib.suppress(Enough):
             measure(plan, self.folder, self.timed)
-        seconds = self.timed.seconds(time.monotonic() - began)
-        outcome = self._judge(settings, config, fidelity, judge or points, seconds)
-        runs = list(self.timed.done.values())
-        if runs:
-            self.feasible.learn(config, runs, self._tokens_per_s(outcome))
-        return outcome
+        return self.timed.seconds(time.monotonic() - began)
 
     def _judge(
         self, settings: Settings, config: ServingConfig, fidelity: Fidelity, points: Sequence[Point],
@@ -165,7 +206,7 @@ class Measured:
         if not keys:
             return Outcome(settings, fidelity, None, seconds=seconds or {}, failure="not_measured")
         floor = None
-        if fidelity != "screen":
+        if fidelity in ("full", "confirm"):
             floor = accuracy_violation(self.folder, self.scenario, config.key, self.baseline.key)
         found = measured(self.folder, self.scenario, keys)
         return judged(self.scenario, self.goal, settings, fidelity, found, seconds or {}, floor)
@@ -174,7 +215,7 @@ class Measured:
         memory = {launch.config.key: fits(launch.config, self.target)}
         estimated = ready_s(launch.config, self.target)
         bare = Plan(self.scenario, self.target.device, (launch,), (), memory, estimated)
-        if self.scenario.accuracy is None or fidelity == "screen":
+        if self.scenario.accuracy is None or fidelity in ("screen", "stress"):
             return bare
         rules = (screening if fidelity == "full" else certifying)(self.scenario.accuracy)
         scenario = self.scenario.model_copy(update={"accuracy": rules})

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from bench import outcome as bench_outcome
+from bench.grid import Load
 from bench.metrics import METRICS
 from bench.results import RunFolder
 from search.outcome import Fidelity, Outcome, Settings
@@ -100,7 +101,10 @@ def judged(
                    simulated=any(p.run.simulated for p in points))  # fmt: skip
     if failed is not None:
         return _with(base, failure=failed.kind.value, detail=failed.detail)
-    chosen = [_best(scenario, goal, list(same)) for _, same in groupby(points, key=_job)]
+    chosen = [
+        _best(scenario, goal, list(same))
+        for _, same in groupby(points, key=lambda p: job_of(p.run.point.load))
+    ]
     invalid = next((p for p in chosen if p.judgement.verdict == "invalid"), None)
     if invalid is not None:
         why = next((r.text for r in invalid.judgement.reasons if r.verdict == "invalid"), "")
@@ -170,8 +174,8 @@ def measured(folder: RunFolder, scenario: Scenario, keys: Iterable[str]) -> list
     return [bench_outcome.outcome(folder.run(key), scenario, calibration) for key in keys]
 
 
-def _job(point: Measured) -> tuple[object, ...]:
-    load = point.run.point.load
+def job_of(load: Load) -> tuple[object, ...]:
+    """What stays the same where loads differ only in how hard they push."""
     return load.workload, load.input_tokens, load.output_tokens
 
 

@@ -12,8 +12,8 @@ from serving.config import Scalar
 Settings = Mapping[str, Scalar]
 """A configuration of the search: `engine` and every axis that departs from the engine's default."""
 
-Fidelity = Literal["screen", "full", "confirm"]
-"""A short run, the scenario's own run, and a repeat of it on a fresh launch. Only the last two crown."""
+Fidelity = Literal["screen", "full", "confirm", "stress"]
+"""A short run, the scenario's own, a repeat of it on a fresh launch (only these two crown), other loads."""
 
 PHASES = ("launch", "warmup", "measure", "accuracy", "waste")
 

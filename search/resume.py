@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,16 @@ class Asked:
     ended: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class StudyLog:
-    """The log in the study's folder."""
+    """The log in the study's folder. What was read once is kept: asking again costs only what is new."""
 
     folder: Path
+    _events: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
+    _offset: int = field(default=0, init=False, repr=False)
+    _trials: dict[int, Asked] = field(default_factory=dict, init=False, repr=False)
+    _history: list[Outcome] = field(default_factory=list, init=False, repr=False)
+    _folded: int = field(default=0, init=False, repr=False)
 
     def append(self, event: str, **fields: Any) -> None:
         """One event, on disk before this returns. OSError when the disk is full: nothing is half kept."""
@@ -52,39 +58,61 @@ class StudyLog:
     def events(self) -> Iterator[dict[str, Any]]:
         """Every complete event in order; a line torn by a kill is passed over, other damage is an error."""
         path = self.folder / NAME
-        if not path.exists():
-            return
-        lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
-        for number, line in enumerate(lines, 1):
-            if not line:
-                continue
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                after = lines[number] if number < len(lines) else ""
-                if after == "" or '"event":"resumed"' in after:
-                    continue
-                raise BrokenRunError(f"{path}:{number}: not an event: {line[:60]!r}") from error
+        if path.exists():
+            self._read(path)
+        return iter(self._events)
 
     def trials(self) -> list[Asked]:
         """Every trial in the order it was asked."""
-        found: dict[int, Asked] = {}
-        for event in self.events():
-            number: int = event.get("trial", -1)
-            if event["event"] == "asked":
-                before = found.get(number)
-                attempts = (before.attempts if before else 0) + 1
-                kept = before.outcomes if before else ()
-                found[number] = Asked(number, event["settings"], event["params"], attempts, kept, False)
-            elif event["event"] == "outcome" and number >= 0:
-                one = found[number]
-                looks = (*one.outcomes, from_json(event["outcome"]))
-                found[number] = Asked(number, one.settings, one.params, one.attempts, looks, event["last"])
-        return list(found.values())
+        self._fold()
+        return list(self._trials.values())
 
     def history(self) -> list[Outcome]:
         """Every look of every trial and of the finalists, in order."""
-        return [from_json(event["outcome"]) for event in self.events() if "outcome" in event]
+        self._fold()
+        return list(self._history)
+
+    def _read(self, path: Path) -> None:
+        with path.open("rb") as file:
+            file.seek(self._offset)
+            chunk = file.read()
+        whole = chunk[: chunk.rfind(b"\n") + 1]
+        lines = whole.splitlines(keepends=True)
+        for number, line in enumerate(lines):
+            try:
+                event = json.loads(line) if line.strip() else None
+            except ValueError as error:
+                # Torn by a kill: what follows is the resume, or has still to be written.
+                if number + 1 == len(lines):
+                    return
+                if b'"event":"resumed"' not in lines[number + 1]:
+                    shown = line[:60].decode(errors="replace")
+                    raise BrokenRunError(
+                        f"{path}: at byte {self._offset}: not an event: {shown!r}"
+                    ) from error
+                event = None
+            self._offset += len(line)
+            if event is not None:
+                self._events.append(event)
+
+    def _fold(self) -> None:
+        for event in islice(self.events(), self._folded, None):
+            self._folded += 1
+            number: int = event.get("trial", -1)
+            before = self._trials.get(number)
+            if event["event"] == "asked":
+                attempts = (before.attempts if before else 0) + 1
+                kept = before.outcomes if before else ()
+                self._trials[number] = Asked(
+                    number, event["settings"], event["params"], attempts, kept, False
+                )
+            if "outcome" not in event:
+                continue
+            outcome = from_json(event["outcome"])
+            self._history.append(outcome)
+            if event["event"] == "outcome" and before is not None:
+                looks = (*before.outcomes, outcome)
+                self._trials[number] = replace(before, outcomes=looks, ended=event["last"])
 
     def _whole(self) -> bool:
         with (self.folder / NAME).open("rb") as file:

@@ -54,22 +54,26 @@ def conclude(loop: Loop) -> Answer:
 def _entered(loop: Loop, held: Held) -> list[Settings]:
     """The baseline and the finalists, after their first round.
 
-    Who has no certificate makes room for the next; at most twice as many as asked for are tried, and none
-    that must answer like one that was not certified.
+    Who breaks a promise there or has no certificate makes room for the next; at most twice as many as asked
+    for are tried, and none that must answer like one that was not certified.
     """
     base, *line = ranked(loop.space, loop.goal, loop.log.history())
-    entered, out = [base], list[Settings]()
+    entered, standing, uncertified = [base], 0, list[Settings]()
     _confirm(loop, held, base, 0)
-    while line and len(entered) - 1 - len(out) < loop.finalists and len(entered) - 1 < 2 * loop.finalists:
+    while line and standing < loop.finalists and len(entered) <= 2 * loop.finalists:
         candidate = line.pop(0)
-        if isinstance(loop.oracle, Certifying) and any(loop.oracle.answers_like(candidate, o) for o in out):
+        if isinstance(loop.oracle, Certifying) and any(
+            loop.oracle.answers_like(candidate, other) for other in uncertified
+        ):
             continue
         _confirm(loop, held, candidate, 0)
         entered.append(candidate)
         certificate = _certificates(loop, entered).get(key_of(candidate))
         if certificate is not None and not certificate.passed:
             loop.say(f"not certified ({certificate.verdict}): {certificate.why}")
-            out.append(candidate)
+            uncertified.append(candidate)
+        elif held[key_of(candidate)][0].feasible:
+            standing += 1
     return entered
 
 

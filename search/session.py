@@ -19,9 +19,11 @@ from search.loop import Loop
 from search.measured import Measured
 from search.objective import Goal, constraints
 from search.resume import StudyLog
+from search.robust import settle
 from search.rounds import conclude
 from search.space import Space
 from search.study import SAMPLERS, Study, default_storage
+from search.surrogate import Surrogate
 from search.timed import Timed
 from serving.engines import engine
 from serving.errors import UserError
@@ -59,7 +61,7 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
         try:
             ended = loop.run()
             say(f"the search ends: {ended}")
-            answer = conclude(loop)
+            answer = settle(loop, conclude(loop))
         except KeyboardInterrupt:
             log.append("interrupted", unix_s=time.time())
             say(f"to go on: servetune search {file} --resume --out {path}")
@@ -98,7 +100,10 @@ def _loop(
     oracle.recall(log.history())
     price = scenario.price
     budget = Budget(chosen.budget_s, chosen.trials, chosen.budget_usd, price.per_hour if price else None)
-    return Loop(space, goal, oracle, study, log, budget, chosen.worthwhile, chosen.finalists, None, say)
+    searcher = None
+    if chosen.sampler == "surrogate":
+        searcher = Surrogate(space, goal, constraints(scenario), scenario.seed)
+    return Loop(space, goal, oracle, study, log, budget, chosen.worthwhile, chosen.finalists, searcher, say)
 
 
 def _with(scenario: Scenario, asked: Asked) -> Scenario:
@@ -113,9 +118,14 @@ def _with(scenario: Scenario, asked: Asked) -> Scenario:
         for name, value in (("trials", asked.trials), ("budget_usd", asked.usd), ("sampler", asked.sampler))
         if value is not None
     }
+    named = changed.keys() | scenario.search.model_fields_set
+    if len(scenario.search.goal) > 1 and "sampler" not in named:
+        changed["sampler"] = "tpe"  # the surrogate models one goal
     search = scenario.search.model_copy(update=changed)
     if search.sampler not in SAMPLERS:
         raise UserError(f"sampler {search.sampler!r}; there are: {', '.join(SAMPLERS)}", "--sampler tpe")
+    if search.sampler == "surrogate" and len(search.goal) > 1:
+        raise UserError("sampler surrogate has one goal; the scenario names several", "--sampler tpe")
     if search.budget_usd is not None and scenario.price is None:
         raise UserError("a budget in money needs a price", "add `price:` to the scenario")
     return scenario.model_copy(update={"search": search})

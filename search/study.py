@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -90,7 +90,9 @@ SAMPLERS: dict[str, Callable[[Space, int], BaseSampler]] = {
     "random": _random,
     "grid": _grid,
     "brute": _brute,
+    "surrogate": _random,
 }
+"""`surrogate` proposes itself (`search.surrogate`) and Optuna keeps its trials."""
 
 
 @dataclass
@@ -103,6 +105,7 @@ class Study:
     constraints: tuple[str, ...]
     sampler: str
     seed: int
+    running: dict[int, Trial] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -149,11 +152,13 @@ class Study:
             self.optuna.enqueue_trial(self.space.parameters(settings))
         trial = self.optuna.ask()
         trial.set_user_attr("trial", number)
+        self.running[number] = trial
         return self.space.suggest(trial), dict(trial.params)
 
     def discard(self, number: int, settings: Settings, earlier: Outcome | None, why: str) -> None:
         """The running trial of this number is not looked at: it repeats `earlier`, or a rule drops it."""
         trial = self._trial(number, settings)
+        del self.running[number]
         trial.set_user_attr("discarded", why)
         trial.set_user_attr("trial", None)
         self._finish(trial, earlier or Outcome(settings, "screen", None, failure="dropped", detail=why))
@@ -161,6 +166,7 @@ class Study:
     def tell(self, number: int, outcome: Outcome) -> None:
         """The last look of a trial."""
         self._finish(self._trial(number, outcome.config), outcome)
+        del self.running[number]
 
     def _finish(self, trial: Trial, outcome: Outcome) -> None:
         from optuna.trial import TrialState
@@ -197,31 +203,28 @@ class Study:
 
     def reconcile(self, trials: Sequence[Asked]) -> None:
         """Brings the storage up to the log: it is told what it missed; trials that the log has not fail."""
-        from optuna.trial import TrialState
+        from optuna.trial import Trial, TrialState
 
-        ended = {one.trial: one for one in trials if one.ended}
+        asked = {one.trial for one in trials}
         known = set()
         for frozen in self.optuna.get_trials(deepcopy=False):
             number = frozen.user_attrs.get("trial")
-            if frozen.state in (TrialState.RUNNING, TrialState.WAITING) and number not in {
-                t.trial for t in trials
-            }:
-                self.optuna.tell(frozen.number, state=TrialState.FAIL)
-            elif frozen.state.is_finished():
+            if frozen.state.is_finished():
                 known.add(number)
-        for number, one in ended.items():
-            if number not in known:
-                self.tell(number, one.outcomes[-1])
+            elif frozen.state == TrialState.RUNNING and number in asked:
+                self.running[number] = Trial(self.optuna, frozen._trial_id)
+            else:
+                # Not by `tell`, which takes no trial that was enqueued and never asked for.
+                self.optuna._storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
+        for one in trials:
+            if one.ended and one.trial not in known:
+                self.tell(one.trial, one.outcomes[-1])
 
     def _trial(self, number: int, settings: Settings) -> Trial:
         """The running trial of this number; a new one with its parameters where the storage lost it."""
-        from optuna.trial import Trial, TrialState
-
-        for frozen in reversed(self.optuna.get_trials(deepcopy=False)):
-            if frozen.user_attrs.get("trial") == number and frozen.state == TrialState.RUNNING:
-                return Trial(self.optuna, frozen._trial_id)
-        self.ask(number, settings)
-        return self._trial(number, settings)
+        if number not in self.running:
+            self.ask(number, settings)
+        return self.running[number]
 
 
 def default_storage(folder: Path) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,11 +71,17 @@ class ServingConfig(BaseModel):
         """What was asked for: every field that departs from its default, neutral names."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content key, 12 hex digits: equal settings, equal key, on any machine."""
         text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without the key of the original, which it would copy along."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("key", None)
+        return copied
 
     @property
     def label(self) -> str:
