@@ -56,6 +56,7 @@ def settle(loop: Loop, answer: Answer) -> Answer:
     if not isinstance(loop.oracle, Stressing) or answer.verdict != "winner" or answer.winner is None:
         return answer
     checked: dict[str, tuple[Check, ...]] = {}
+    fallen: set[str] = set()
     line = [answer.winner, *_others(answer)]
     base = _tried(loop, answer.baseline, answer.winner.outcomes[0])
     for standing in line:
@@ -64,9 +65,22 @@ def settle(loop: Loop, answer: Answer) -> Answer:
         checked[key_of(standing.settings)] = found
         cliff = next((c for c in found if c.verdict == "FAIL"), None)
         if cliff is None:
-            return replace(answer, winner=standing, robust=checked)
+            missed = _missed(answer, standing, fallen) if fallen else answer.missed
+            return replace(answer, winner=standing, missed=missed, robust=checked)
+        fallen.add(key_of(standing.settings))
         loop.say(f"a cliff: {_shown(standing.settings)}: {cliff.condition}: {cliff.why}")
-    return replace(answer, winner=answer.baseline if answer.baseline.feasible else None, robust=checked)
+    winner = answer.baseline if answer.baseline.feasible else None
+    return replace(answer, winner=winner, missed=_missed(answer, winner, fallen), robust=checked)
+
+
+def _missed(answer: Answer, winner: Standing | None, fallen: set[str]) -> float | None:
+    """Most that a finalist which is no cliff could be better than `winner`, as a share; None: no such one."""
+    highs = [
+        s.gain[2] for s in answer.standings[1:] if s.feasible and s.gain and key_of(s.settings) not in fallen
+    ]
+    if winner is None or not highs:
+        return None
+    return max(0.0, max(highs) - (winner.gain or (0.0,))[0])
 
 
 def checks(
@@ -101,6 +115,8 @@ def _check(loop: Loop, name: str, mine: Outcome, base: Outcome, reach: float | N
         return Check(
             name, "INCONCLUSIVE", f"breaks {', '.join(broken)}, as the default does", mine.value, gain
         )
+    if mine.detail:  # of a look that did not fail: what of it is not settled
+        return Check(name, "INCONCLUSIVE", mine.detail, mine.value, gain)
     if gain is None or gain[0] < 0:
         why = (
             "the default has no value to compare with" if gain is None else "no better than the default here"
