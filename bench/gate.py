@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +62,7 @@ def gate_command(
     from bench.compare import share
     from bench.output import write_json
 
-    sides = side(candidate), side(baseline, of_baseline=True)
+    sides = held_out(side(candidate), side(baseline, of_baseline=True))
     settings = _settings(sides[1], sides[0], floor)
     second = result.load(again) if again else None
     found = judge(*sides, settings, share(margin), second)
@@ -75,6 +75,18 @@ def gate_command(
     if json != "-":
         card.show(found, sides[0].label, sides[1].label)
     return EXIT[overall(found)]
+
+
+def held_out(candidate: Side, baseline: Side) -> tuple[Side, Side]:
+    """Two configurations of one study are held against each other on the items that no trial has seen."""
+    from bench.accuracy import store
+    from bench.results import RunFolder
+
+    if candidate.folder != baseline.folder or not candidate.runs or not baseline.runs:
+        return candidate, baseline
+    keys = [one.runs[0].point.config.key for one in (candidate, baseline)]
+    mine, theirs = store.pair(RunFolder.open(candidate.folder), keys[0], keys[1])
+    return replace(candidate, evaluations=tuple(mine)), replace(baseline, evaluations=tuple(theirs))
 
 
 def judge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,9 @@ def _scorecard(
         gone = (missing("Accuracy", "accuracy", f"{whose} was not evaluated: {why}"),)
         floor = Floor("INCONCLUSIVE", gone, settings.floor, settings.confidence)
         return Scorecard(config, floor, gone, page, side.evaluations)
-    second = base.evaluations[1] if len(base.evaluations) > 1 else None
+    mine, theirs = store.pair(run, key, baseline)
+    side, base = replace(side, evaluations=tuple(mine)), replace(base, evaluations=tuple(theirs))
+    second = theirs[1] if len(theirs) > 1 else None
     floor = floor_of(side.evaluations[0], base.evaluations[0], settings, again=second)
     found = tuple(judge(side, base, settings, MARGIN))
     return Scorecard(config, floor, found, page, side.evaluations)

@@ -19,11 +19,11 @@ def accuracy(folder: RunFolder, scenario: Scenario, config_key: str) -> Accuracy
     from bench.accuracy import store
     from bench.accuracy.verdict import floor_of
 
-    mine = store.evaluations(folder, config_key) if scenario.accuracy else []
+    base = _baseline(folder)
+    mine, theirs = store.pair(folder, config_key, base or config_key) if scenario.accuracy else ([], [])
     if scenario.accuracy is None or not mine:
         return Accuracy()
-    base = _baseline(folder)
-    theirs = store.evaluations(folder, base) if base else []
+    theirs = theirs if base else []
     judged = None
     if base is not None and base != config_key:
         again = theirs[1] if len(theirs) > 1 else None
@@ -35,7 +35,7 @@ def accuracy(folder: RunFolder, scenario: Scenario, config_key: str) -> Accuracy
         concurrency=mine[0].concurrency,
         floor=scenario.accuracy.floor if reference else None,
         verdict=judged.verdict if judged else ("INCONCLUSIVE" if base not in (None, config_key) else None),
-        certified=bool(judged and judged.certified),
+        certified=_certified(folder, config_key),
     )
 
 
@@ -71,6 +71,13 @@ def interval(task: TaskResult) -> tuple[float, float]:
     data = sample(np.array([sum(g) / len(g) for g in groups.values()]), 0.0, 1.0)
     low, high = float(lower_bound(data, ALPHA / 2)), float(upper_bound(data, ALPHA / 2))
     return max(0.0, low), min(1.0, high)
+
+
+def _certified(folder: RunFolder, config_key: str) -> bool:
+    """Whether a search has passed it on held-out items, for all its finalists together."""
+    finalists = (answer(folder) or {}).get("finalists", [])
+    mine = [one.get("accuracy") for one in finalists if one["config_key"] == config_key]
+    return any(one is not None and one["verdict"] == "PASS" and one["held_out"] for one in mine)
 
 
 def _baseline(folder: RunFolder) -> str | None:

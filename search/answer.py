@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from search.loop import Loop
     from search.measured import Measured
+    from search.objective import Goal
     from search.robust import Check
 
 CONFIDENCE = 0.95
@@ -52,7 +53,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Answer:
-    """`winner` None: nothing kept every promise. `missed`: most that a finalist could be better.
+    """`winner` None: nothing kept every promise. `missed`: most that a finalist that stands could be better.
 
     robust: `key_of` of each finalist that was tried on other loads -> what it showed there
     """
@@ -118,19 +119,42 @@ def judge(
     rivals = [s for s in found[1:] if s.feasible and s.gain is not None]
     better = [s for s in rivals if s.gain and s.gain[1] > 0]
     rounds = max((len(s.outcomes) for s in found), default=0)
-    missed = max((s.gain[2] for s in rivals if s.gain), default=None)
     if better:
         leader = max(better, key=lambda s: s.gain[0] if s.gain else 0.0)
         low = leader.gain[1] if leader.gain else 0.0
         ties = [s for s in better if s.gain and s.gain[0] >= low]
         winner = min(ties, key=lambda s: (loop.space.departures(s.settings), -(s.gain or (0.0,))[0]))
-        missed = max(s.gain[2] for s in rivals if s.gain) - (winner.gain or (0.0,))[0]
-        return Answer(winner, found[0], tuple(found), rounds, max(0.0, missed))
+        return Answer(winner, found[0], tuple(found), rounds, missed(loop.goal, winner, found))
     if found[0].feasible:
-        return Answer(found[0], found[0], tuple(found), rounds, missed)
+        return Answer(found[0], found[0], tuple(found), rounds, missed(loop.goal, found[0], found))
     alone = [s for s in found[1:] if s.feasible]
     best = min(alone, key=lambda s: loop.goal.loss(s.value or math.inf), default=None)
-    return Answer(best, found[0], tuple(found), rounds, missed)
+    return Answer(best, found[0], tuple(found), rounds, None)
+
+
+def missed(goal: Goal, winner: Standing, standings: Sequence[Standing]) -> float | None:
+    """Most that one of these which stands could be better than `winner`, as a share of the baseline's value.
+
+    standings: the baseline first. By the differences of the rounds that both were measured in; None: nobody
+    stands beside the winner, or too few rounds.
+    """
+    base, count = standings[0], max(1, len(standings) - 1)
+    highs = []
+    for rival in standings[1:]:
+        if not rival.feasible or rival is winner:
+            continue
+        rounds = zip(rival.outcomes, winner.outcomes, base.outcomes, strict=False)
+        found = interval(
+            [
+                goal.gain(mine.value, zero.value) - goal.gain(theirs.value, zero.value)
+                for mine, theirs, zero in rounds
+                if mine.value is not None and theirs.value is not None and zero.value is not None
+            ],
+            count,
+        )
+        if found is not None:
+            highs.append(found[2])
+    return max(0.0, max(highs)) if highs else None
 
 
 def _standing(
@@ -206,7 +230,9 @@ def show(written: dict[str, Any]) -> None:
     elif written["verdict"] == "default_is_best":
         missed = written["missed_at_most"]
         bound = (
-            "" if missed is None else f"; of the finalists, none is more than {max(0.0, missed):.1%} better"
+            ""
+            if missed is None
+            else f"; of the finalists that stand, none is more than {max(0.0, missed):.1%} better"
         )
         out.print(f"the default is best: {metric} {winner['value']:.5g}{bound}")
     else:

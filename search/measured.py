@@ -56,23 +56,8 @@ class Measured:
         self.baseline = self.config(Space.of(self.scenario).default())
 
     def config(self, settings: Settings) -> ServingConfig:
-        """What would be launched. pydantic's ValidationError when a value is not one of the setting."""
-        part = self.scenario.engines[names(self.scenario).index(str(settings["engine"]))]
-        chosen = {k: v for k, v in settings.items() if k != "engine"}
-        values = {key: quantity(key, value) for key, value in {**part.settings, **chosen}.items()}
-        model = self.scenario.model
-        return ServingConfig.model_validate(
-            {
-                "engine": part.engine,
-                "engine_version": part.version,
-                "device": self.target.device,
-                "model": model.path,
-                "revision": model.revision,
-                "tokenizer": model.tokenizer,
-                "checkpoint": model.checkpoints.get(values.get("quantization", "none")),
-                **values,
-            }
-        )
+        """What would be launched."""
+        return config_of(self.scenario, self.target, settings)
 
     def recall(self, history: Sequence[Outcome]) -> None:
         """Learns again from every launch that the folder and the study's log hold, after a resume."""
@@ -156,7 +141,11 @@ class Measured:
         runs = [self.folder.run(key) for key in outcome.points]
         claims = [claim for run in runs for claim in soaked(run.records, run.samples)]
         missed = {claim.name: float(claim.verdict == "fail") for claim in claims}
-        return replace(outcome, violations={**outcome.violations, **missed})
+        unsettled = ", ".join(
+            dict.fromkeys(claim.name for claim in claims if claim.verdict == "inconclusive")
+        )
+        detail = outcome.detail or (unsettled and f"not settled: {unsettled}")
+        return replace(outcome, violations={**outcome.violations, **missed}, detail=detail)
 
     def _longest(self, config: ServingConfig) -> int | None:
         """Tokens of the longest sequence that the server takes; None: not known."""
@@ -269,6 +258,26 @@ class Measured:
         if outcome.value is None:
             return None
         return self._needed(self.config(outcome.config), outcome.value)
+
+
+def config_of(scenario: Scenario, target: Target, settings: Settings) -> ServingConfig:
+    """What a search would launch. pydantic's ValidationError when a value is not one of the setting."""
+    part = scenario.engines[names(scenario).index(str(settings["engine"]))]
+    chosen = {k: v for k, v in settings.items() if k != "engine"}
+    values = {key: quantity(key, value) for key, value in {**part.settings, **chosen}.items()}
+    model = scenario.model
+    return ServingConfig.model_validate(
+        {
+            "engine": part.engine,
+            "engine_version": part.version,
+            "device": target.device,
+            "model": model.path,
+            "revision": model.revision,
+            "tokenizer": model.tokenizer,
+            "checkpoint": model.checkpoints.get(values.get("quantization", "none")),
+            **values,
+        }
+    )
 
 
 def short(load: Load, share: float) -> Load:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from search.answer import CONFIDENCE, Answer, Standing
+from search.answer import CONFIDENCE, Answer, Standing, missed
 from search.outcome import Outcome, Settings, key_of
 
 if TYPE_CHECKING:
@@ -65,22 +65,24 @@ def settle(loop: Loop, answer: Answer) -> Answer:
         checked[key_of(standing.settings)] = found
         cliff = next((c for c in found if c.verdict == "FAIL"), None)
         if cliff is None:
-            missed = _missed(answer, standing, fallen) if fallen else answer.missed
-            return replace(answer, winner=standing, missed=missed, robust=checked)
+            return _with(loop, answer, standing, fallen, checked)
         fallen.add(key_of(standing.settings))
         loop.say(f"a cliff: {_shown(standing.settings)}: {cliff.condition}: {cliff.why}")
     winner = answer.baseline if answer.baseline.feasible else None
-    return replace(answer, winner=winner, missed=_missed(answer, winner, fallen), robust=checked)
+    return _with(loop, answer, winner, fallen, checked)
 
 
-def _missed(answer: Answer, winner: Standing | None, fallen: set[str]) -> float | None:
-    """Most that a finalist which is no cliff could be better than `winner`, as a share; None: no such one."""
-    highs = [
-        s.gain[2] for s in answer.standings[1:] if s.feasible and s.gain and key_of(s.settings) not in fallen
-    ]
-    if winner is None or not highs:
-        return None
-    return max(0.0, max(highs) - (winner.gain or (0.0,))[0])
+def _with(
+    loop: Loop,
+    answer: Answer,
+    winner: Standing | None,
+    fallen: set[str],
+    checked: Mapping[str, Sequence[Check]],
+) -> Answer:
+    """What may have been missed is told of those that are no cliff."""
+    stands = [s for s in answer.standings if key_of(s.settings) not in fallen]
+    most = None if winner is None else missed(loop.goal, winner, stands)
+    return replace(answer, winner=winner, missed=most, robust=checked)
 
 
 def checks(

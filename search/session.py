@@ -16,7 +16,7 @@ from bench.units import seconds
 from search.answer import Answer, show
 from search.budget import Budget
 from search.loop import Loop
-from search.measured import Measured
+from search.measured import Measured, config_of
 from search.objective import Goal, constraints
 from search.resume import StudyLog
 from search.robust import settle
@@ -138,12 +138,14 @@ def _created(path: Path, scenario: Scenario, target: Target) -> RunFolder:
     if path.exists():
         RunFolder.create(path, {}, b"")  # refuses, before the minute that a first calibration takes
     simulated = all(engine(part.engine).simulated for part in scenario.engines)
+    baseline = config_of(scenario, target, Space.of(scenario).default())
     manifest = {
         "scenario": scenario.name,
         "scenario_sha256": scenario.sha256,
         "seed": scenario.seed,
         "device": target.device,
         "search": scenario.search.model_dump(mode="json"),
+        "plan": {"accuracy": {"baseline": baseline.key} if scenario.accuracy else None},
         "environment": environment(),
         "calibration": None if simulated else calibration().as_json(),
         "started_unix_s": time.time(),

@@ -43,6 +43,20 @@ def test_a_gain_that_is_not_sure_leaves_the_default_and_says_what_was_missed(tmp
     assert answer.missed > 0
 
 
+def test_what_was_missed_is_told_by_the_rounds_that_both_were_measured_in(tmp_path: Path) -> None:
+    held = {
+        key_of(BASE): confirmed(BASE, [10.0, 12.0, 8.0, 10.0]),
+        key_of(FP8): confirmed(FP8, [8.0, 9.6, 6.4, 8.0]),
+        key_of(BOTH): confirmed(BOTH, [7.9, 9.5, 6.35, 7.9]),
+    }
+    answer = judge(loop(tmp_path, 1), [BASE, FP8, BOTH], held)
+    assert answer.winner is not None
+    other = next(s for s in answer.standings[1:] if s is not answer.winner)
+    assert answer.missed is not None
+    assert answer.missed < 0.02, "the days differ by a fifth, the two do not"
+    assert (answer.missed > 0) == (other.settings == BOTH)
+
+
 def test_a_finalist_that_breaks_a_promise_once_is_out(tmp_path: Path) -> None:
     good, bad = confirmed(FP8, [5.0, 5.0]), confirmed(FP8, [5.01], 0.2)
     held = {key_of(BASE): confirmed(BASE, [10.0, 10.0, 10.1]), key_of(FP8): good + bad}

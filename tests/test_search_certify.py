@@ -186,3 +186,13 @@ def test_a_confirming_launch_is_asked_the_certificate_and_where_answers_are_shar
     whole = [Evaluating("l", "c", repeat, ("facts",), 900, 1.0) for repeat in (0, 1)]
     assert [one.repeat for one in certify.asked(whole, shares=False)] == [store.CERTIFICATE]
     assert [one.repeat for one in certify.asked(whole, shares=True)] == [store.CERTIFICATE, store.SPOT]
+
+
+def test_what_is_compared_of_two_configs_of_a_study_is_what_no_trial_has_seen(run: RunFolder) -> None:
+    screened = evaluated(run, FP8, 0, 600)
+    mine, theirs = store.pair(run, FP8.key, BASE.key)
+    assert [mine[0].folder, len(theirs)] == [screened.folder, 2], "screening and the baseline's A/A"
+    held = evaluated(run, FP8, store.CERTIFICATE, 598)
+    mine, theirs = store.pair(run, FP8.key, BASE.key)
+    assert [one.folder for one in mine] == [held.folder]
+    assert theirs[0].settings["split"] == "certify"

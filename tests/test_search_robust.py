@@ -43,6 +43,7 @@ class Tried(Known):
             None: calm,
             "promise": Outcome(settings, "stress", calm.value, violations={SLO: 0.3}),
             "crash": Outcome(settings, "stress", None, failure="crash", detail="gone"),
+            "unsettled": Outcome(**{**vars(calm), "detail": "not settled: soak memory"}),
             "slow": Outcome(settings, "stress", 60.0, violations=calm.violations),
         }
         return {"20% more load": broken[how], "other prompts": calm}
@@ -87,9 +88,15 @@ def test_what_was_missed_is_over_those_that_stand(tmp_path: Path) -> None:
     standing = [s for s in answer.standings[1:] if s.feasible and key_of(s.settings) not in fallen]
     assert fallen
     assert answer.winner is not None
-    ours = answer.winner.gain[0] if answer.winner.gain else 0.0
-    highs = [s.gain[2] for s in standing if s.gain]
-    assert answer.missed == (pytest.approx(max(0.0, max(highs) - ours)) if highs else None)
+    assert [s for s in standing if s is not answer.winner] == []
+    assert answer.missed is None, "nobody stands beside it, and the one that fell does not count"
+
+
+def test_what_is_not_settled_is_no_pass(tmp_path: Path) -> None:
+    _, answer, _ = answered(tmp_path, fp8="unsettled")
+    assert answer.winner is not None
+    first = answer.robust[key_of(answer.winner.settings)][0]
+    assert (first.verdict, first.why) == ("INCONCLUSIVE", "not settled: soak memory")
 
 
 def test_when_the_default_breaks_the_same_promise_nobody_is_a_cliff(tmp_path: Path) -> None:

@@ -80,6 +80,17 @@ def of_repeat(run: RunFolder, config_key: str, repeat: int) -> Evaluation | None
     return None if name is None else _load(run, name)
 
 
+def pair(run: RunFolder, config_key: str, baseline: str) -> tuple[list[Evaluation], list[Evaluation]]:
+    """What is compared of a config and the baseline: their held-out answers where both have them.
+
+    The baseline's A/A repeats follow its first evaluation, where that is what is compared.
+    """
+    mine, theirs = (of_repeat(run, key, CERTIFICATE) for key in (config_key, baseline))
+    if mine is not None and theirs is not None:
+        return [mine], [theirs]
+    return evaluations(run, config_key), evaluations(run, baseline)
+
+
 def shares(run: RunFolder, config_key: str) -> bool:
     """Whether its evaluation was made by asking another config, whose outputs should be the same."""
     own = _folders(run, config_key).get(0)
