@@ -39,6 +39,8 @@ def conclude(loop: Loop) -> Answer:
         for settings in chosen if number % 2 == 0 else chosen[::-1]:
             _confirm(loop, held, settings, number)
         answer = _judged(loop, everyone, held)
+        if not any(standing.feasible for standing in answer.standings[1:]):
+            break
         if number + 1 >= LEAST_ROUNDS and _separated(answer):
             break
         history = loop.log.history()

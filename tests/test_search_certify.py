@@ -75,6 +75,7 @@ def test_the_default_wins_when_nothing_is_certified_and_a_resume_asks_nothing_ag
     made, _ = searched(tmp_path, fp8="FAIL", none="FAIL")
     answer = conclude(made)
     assert answer.verdict == "default_is_best"
+    assert len(answer.baseline.outcomes) == 1, "alone it is not measured again"
     looks = (tmp_path / "looked.txt").read_text()
     assert conclude(made) == answer
     assert (tmp_path / "looked.txt").read_text() == looks
