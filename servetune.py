@@ -5,16 +5,20 @@ Exit status: 0 done or pass, 1 failed or fail, 2 the user's to fix, 3 inconclusi
 
 from __future__ import annotations
 
+import errno
 import sys
 from pkgutil import resolve_name
 from typing import Any
 
 import typer
 
-from serving.errors import ServetuneError
+from serving.errors import ServetuneError, UserError
 
 # Typer carries a copy of click; its errors are reached through what it exports.
 ClickError: Any = typer.BadParameter.__mro__[2]
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk is full, or as good as that."""
 
 COMMANDS: dict[str, str] = {
     "doctor": "bench.doctor:doctor",
@@ -59,6 +63,16 @@ def main(argv: list[str] | None = None) -> int:
         return int(error.exit_code)
     except BrokenPipeError:
         return 0  # `servetune report RUN | head`: everything was written before
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f" for {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror}{where}", file=sys.stderr)
+        print(
+            "hint: make room, then the same with --resume; everything measured so far is kept",
+            file=sys.stderr,
+        )
+        return UserError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; everything measured so far is kept", file=sys.stderr)
         return 130

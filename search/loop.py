@@ -12,7 +12,7 @@ from search.oracle import Oracle, Searcher
 from search.outcome import Outcome, Settings, best, key_of
 from search.resume import MOST_ATTEMPTS, Asked, StudyLog
 from search.space import Space
-from search.study import Study
+from search.study import Study, reached
 from search.trial import look
 from serving.config import Scalar
 
@@ -36,7 +36,14 @@ class Loop:
     say: Callable[[str], None]
 
     def run(self) -> str:
-        """Trials until something ends them; returns what did. KeyboardInterrupt passes through."""
+        """Trials until something ends them; returns what did. KeyboardInterrupt passes through.
+
+        UserError when the study's storage is lost on the way: what was measured is in the log.
+        """
+        with reached(self.study.storage, "when it is back: servetune search ... --resume; nothing is lost"):
+            return self._run()
+
+    def _run(self) -> str:
         trials = self.log.trials()
         self.study.reconcile(trials)
         for one in trials:

@@ -8,7 +8,8 @@ failure is a pruned trial whose constraint `runs` is broken.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,6 +106,7 @@ class Study:
     constraints: tuple[str, ...]
     sampler: str
     seed: int
+    storage: str
     running: dict[int, Trial] = field(default_factory=dict)
 
     @classmethod
@@ -127,17 +129,14 @@ class Study:
             "minimize" if minimize else "maximize" for _, minimize in goal.metrics
         ]
         try:
-            made = optuna.create_study(
-                storage=_storage(storage), study_name=name, directions=directions, load_if_exists=True
-            )
-        except (OSError, ImportError, optuna.exceptions.StorageInternalError) as error:
-            raise UserError(
-                f"storage {_hidden(storage)}: {error}", "--storage URL, or leave it away"
-            ) from error
+            with reached(storage, "--storage URL, or leave it away", OSError, ImportError):
+                made = optuna.create_study(
+                    storage=_storage(storage), study_name=name, directions=directions, load_if_exists=True
+                )
         except ValueError as error:
             raise UserError(f"study {name}: {error}", "another --out, or another --storage") from error
         made.set_metric_names([metric for metric, _ in goal.metrics])
-        return cls(made, space, goal, constraints, sampler, seed)
+        return cls(made, space, goal, constraints, sampler, seed, storage)
 
     def ask(
         self, number: int, settings: Settings | None = None, attempt: int = 0
@@ -225,6 +224,20 @@ class Study:
         if number not in self.running:
             self.ask(number, settings)
         return self.running[number]
+
+
+@contextmanager
+def reached(storage: str, hint: str, *others: type[Exception]) -> Iterator[None]:
+    """Turns what a storage raises when it cannot be reached, and `others`, into a UserError."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, *others) as error:
+        # Some of these quote the connection with its password.
+        cause = str(error.__cause__ or error).strip().split("\n")[0]
+        raise UserError(f"storage {_hidden(storage)}: {_hidden(cause)}", hint) from error
 
 
 def default_storage(folder: Path) -> str:
