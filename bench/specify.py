@@ -120,11 +120,15 @@ def unwatched(scenario: Scenario) -> list[str]:
 def _parameters(
     config: ServingConfig, tried: Sequence[ServingConfig], effective: Any
 ) -> dict[str, Parameter]:
-    """Tuned: others were tried in the run. Fixed: set, and the same everywhere. Resolved: the engine's."""
+    """Tuned: others were tried in the run. Fixed: set, and the same everywhere. Resolved: the engine's.
+
+    A setting that was tried and is best left to the engine is resolved, too: nothing is to be set.
+    """
     found = {}
     for name in sorted(set(ServingConfig.model_fields) - IDENTITY):
         value = getattr(config, name)
-        if len({getattr(other, name) for other in tried if other.engine == config.engine}) > 1:
+        others = {getattr(other, name) for other in tried if other.engine == config.engine}
+        if value is not None and len(others) > 1:
             found[name] = Parameter(value=value, provenance="tuned")
         elif name in config.settings:
             found[name] = Parameter(value=value, provenance="fixed")

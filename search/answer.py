@@ -220,6 +220,8 @@ def show(written: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
 
+    from search.explain import lines
+
     out = Console(highlight=False)
     if written["simulated"]:
         out.print("[bold reverse] SIMULATED [/] nothing simulated may be deployed")
@@ -247,6 +249,8 @@ def show(written: dict[str, Any]) -> None:
         won = finalist["settings"] == (winner or {}).get("settings")
         _show_accuracy(out, finalist, won)
         _show_robust(out, finalist, won)
+    for line in lines(written["explained"]):
+        out.print(f"  {escape(line)}")
     spent = written["ledger"]
     parts = ", ".join(f"{name} {seconds / spent['total']:.0%}" for name, seconds in spent.items()
                       if name != "total" and spent["total"])  # fmt: skip

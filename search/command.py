@@ -34,10 +34,16 @@ def search(
         bool,
         typer.Option("--resume", help="Go on with the study in --out (default: the latest of this name)."),
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Run trials on a Ray cluster at this address; `local`: on all devices of this box."
+        ),
+    ] = None,
     json: Annotated[str | None, JSON] = None,
 ) -> int:
     """Find the configuration to deploy: search, re-measure the best few, answer with an interval."""
     from search import session
 
-    asked = session.Asked(budget, trials, usd, sampler, storage)
+    asked = session.Asked(budget, trials, usd, sampler, storage, ray)
     return session.run(scenario, asked, out=out, resume=resume, json=json)

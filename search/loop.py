@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from search.budget import Budget, nothing_left
 from search.objective import Goal
 from search.oracle import Oracle, Searcher
-from search.outcome import Outcome, Settings, best, key_of
+from search.outcome import PENDING, Outcome, Settings, best, key_of
 from search.resume import MOST_ATTEMPTS, Asked, StudyLog
 from search.space import Space
 from search.study import Study, reached
@@ -52,17 +52,17 @@ class Loop:
         while True:
             trials = self.log.trials()
             history = self.log.history()
-            ended = self._ended(trials, history)
+            ended = self.ended(trials, history)
             if ended is not None:
                 return ended
-            asked = self._ask(trials, history)
+            asked = self.ask(trials, history)
             if asked is None:
                 return "every configuration of the space was looked at"
             settings, params = asked
             self.log.append("asked", trial=len(trials), settings=settings, params=params, unix_s=time.time())
             self._look(len(trials), settings, history)
 
-    def _ask(
+    def ask(
         self, trials: Sequence[Asked], history: Sequence[Outcome]
     ) -> tuple[Settings, dict[str, Scalar]] | None:
         """Settings nobody has looked at, the engines' defaults first; None when there are none left."""
@@ -72,7 +72,13 @@ class Loop:
         if number < len(self.space.engines):
             fixed = self.space.default(self.space.engines[number])
         elif self.searcher is not None:
-            fixed = self.searcher.ask(history)
+            # Others that are under way, on a cluster: known to be asked, not yet what they show.
+            pending = [
+                Outcome(one.settings, "screen", None, failure=PENDING)
+                for one in trials[:number]
+                if not one.ended
+            ]
+            fixed = self.searcher.ask([*history, *pending])
             if fixed is None:
                 return None
         for attempt in range(TWICE if fixed is None else 0):
@@ -92,7 +98,7 @@ class Loop:
             lost = Outcome(
                 one.settings, "screen", None, failure="lost", detail="interrupted twice while it ran"
             )
-            self._keep(one.trial, [lost])
+            self.keep(one.trial, [lost])
             return
         self.log.append(
             "asked", trial=one.trial, settings=one.settings, params=one.params, unix_s=time.time()
@@ -101,9 +107,9 @@ class Loop:
 
     def _look(self, number: int, settings: Settings, history: Sequence[Outcome]) -> None:
         baseline = key_of(settings) == key_of(self.space.default(str(settings["engine"])))
-        self._keep(number, look(self.oracle, self.goal, history, settings, baseline=baseline))
+        self.keep(number, look(self.oracle, self.goal, history, settings, baseline=baseline))
 
-    def _keep(self, number: int, looks: Sequence[Outcome]) -> None:
+    def keep(self, number: int, looks: Sequence[Outcome]) -> None:
         for position, one in enumerate(looks, 1):
             self.log.append("outcome", trial=number, outcome=one.as_json(), last=position == len(looks))
         self.study.tell(number, looks[-1])
@@ -124,7 +130,7 @@ class Loop:
         left = self.budget.left(sum(o.device_s for o in history), looked_at(self.log.trials()))
         return f"trial {number}: {shown}: {told} | best {leader} | left: {left}"
 
-    def _ended(self, trials: Sequence[Asked], history: Sequence[Outcome]) -> str | None:
+    def ended(self, trials: Sequence[Asked], history: Sequence[Outcome]) -> str | None:
         spent = sum(o.device_s for o in history)
         launched = [o for o in history if o.launched and o.device_s > 0]
         each = sum(o.device_s for o in launched) / len(launched) if launched else 0.0

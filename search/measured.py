@@ -49,6 +49,7 @@ class Measured:
     target: Target
     goal: Goal
     timed: Timed
+    first_launch: int = 1
     feasible: Feasible = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +71,12 @@ class Measured:
             rate = self._tokens_per_s(one)
             if rate is not None and one.fidelity != "screen":
                 self.feasible.reach(self.config(one.config), self.loads(), rate)
+
+    def learn(self, outcome: Outcome) -> None:
+        """From a look that another machine took, once its points are in the folder."""
+        runs = [self.folder.run(key) for key in outcome.points]
+        if runs:
+            self.feasible.learn(self.config(outcome.config), runs, self._tokens_per_s(outcome))
 
     def loads(self) -> list[Load]:
         return [load for work in self.scenario.workloads for load in loads_of(work)]
@@ -176,7 +183,7 @@ class Measured:
         enough: Callable[[Mapping[str, Run]], bool] | None,
     ) -> dict[str, float]:
         """Seconds by phase of one server and its points."""
-        number = sum(event["event"] == "launch" for event in self.folder.events()) + 1
+        number = sum(event["event"] == "launch" for event in self.folder.events()) + self.first_launch
         launch = Launch(f"{number:04d}-{config.key}", config, points)
         plan = self._plan(launch, fidelity)
         self.timed.begin({p.key for p in points} & self.folder.done(), self.folder, enough)

@@ -64,6 +64,8 @@ class Outcome:
         return {**asdict(self), "config": dict(self.config), "feasible": self.feasible}
 
 
+PENDING = "pending"
+"""The class of a trial that is under way elsewhere: asked, and not yet told."""
 UNLAUNCHED = frozenset({"does_not_fit", "cannot_win", "refused"})
 """Failures found before anything was started."""
 

@@ -15,6 +15,7 @@ from bench.target import Target, target_of
 from bench.units import seconds
 from search.answer import Answer, show
 from search.budget import Budget
+from search.explain import explained
 from search.loop import Loop
 from search.measured import Measured, config_of
 from search.objective import Goal, constraints
@@ -22,7 +23,7 @@ from search.resume import StudyLog
 from search.robust import settle
 from search.rounds import conclude
 from search.space import Space
-from search.study import SAMPLERS, Study, default_storage
+from search.study import SAMPLERS, Study, default_storage, reached
 from search.surrogate import Surrogate
 from search.timed import Timed
 from serving.engines import engine
@@ -41,6 +42,7 @@ class Asked:
     usd: float | None = None
     sampler: str | None = None
     storage: str | None = None
+    ray: str | None = None
 
 
 def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str | None) -> int:
@@ -59,7 +61,7 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
         say(f"study in {path}, {space.size:,} configurations or more")
         loop = _loop(scenario, folder, target, goal, space, asked, log)
         try:
-            ended = loop.run()
+            ended = loop.run() if asked.ray is None else _on_cluster(loop, scenario, asked.ray)
             say(f"the search ends: {ended}")
             answer = settle(loop, conclude(loop))
         except KeyboardInterrupt:
@@ -71,11 +73,33 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
 
     write_json(written, str(path / "study.json"))
     log.append("finished", unix_s=time.time())
+    folder.append("finished")
     if json:
         write_json(written, json)
     if json != "-":
         show(written)
     return 0 if answer.winner is not None else 1
+
+
+def _on_cluster(loop: Loop, scenario: Scenario, address: str) -> str:
+    """The trials on a cluster; the finalists are measured here, one after the other."""
+    from search import parallel
+    from search.cluster import Cluster
+
+    simulated = all(engine(part.engine).simulated for part in scenario.engines)
+    most = max(
+        int(v)
+        for part in scenario.engines
+        for v in (1, part.settings.get("tensor_parallel_size", 1), *part.grid.get("tensor_parallel_size", ()))
+    )
+    assert isinstance(loop.oracle, Measured)
+    cluster = Cluster.join(address, loop.oracle.target.device, simulated=simulated, devices=most)
+    say(f"{cluster.slots} trials at a time")
+    try:
+        with reached(loop.study.storage, "when it is back: servetune search ... --resume; nothing is lost"):
+            return parallel.run(loop, cluster)
+    finally:
+        cluster.leave()
 
 
 def say(text: str) -> None:
@@ -203,6 +227,13 @@ def _written(scenario: Scenario, folder: RunFolder, loop: Loop, answer: Answer, 
         "failures": failures,
         "ledger": {**spent, "total": sum(spent.values())},
         "cost": loop.budget.cost(sum(spent.values())),
+        "explained": explained(
+            loop.space,
+            loop.goal,
+            loop.study.constraints,
+            [one.outcomes[-1] for one in loop.log.trials()],
+            answer.winner.settings if answer.winner else None,
+        ),
         "feasibility": oracle.feasible.report(failures.get("does_not_fit", 0)),
         "runs": ["."],
     }

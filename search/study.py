@@ -35,7 +35,7 @@ STARTUP = 8
 def _tpe(space: Space, seed: int) -> BaseSampler:
     from optuna.samplers import TPESampler
 
-    return TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=STARTUP)
+    return TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=STARTUP, constant_liar=True)
 
 
 def _gp(space: Space, seed: int) -> BaseSampler:
@@ -232,9 +232,10 @@ def reached(storage: str, hint: str, *others: type[Exception]) -> Iterator[None]
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
+    lost: tuple[type[Exception], ...] = (StorageInternalError, SQLAlchemyError, *others)
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, *others) as error:
+    except lost as error:
         # Some of these quote the connection with its password.
         cause = str(error.__cause__ or error).strip().split("\n")[0]
         raise UserError(f"storage {_hidden(storage)}: {_hidden(cause)}", hint) from error

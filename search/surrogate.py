@@ -17,7 +17,7 @@ from scipy.special import log_ndtr, ndtr
 from search.encode import Encoding
 from search.gaussian import Array, Kernel, Process, fitted
 from search.objective import Goal
-from search.outcome import Outcome, Settings, key_of
+from search.outcome import PENDING, Outcome, Settings, key_of
 from search.recipes import recipes
 from search.space import Space, made
 
@@ -35,8 +35,6 @@ FLOOR, CEILING = -3.0, 2.5
 """Bounds of log(reached / limit): beyond them how much a promise is kept or broken teaches nothing."""
 TOLD = ("screen", "full", "confirm")
 """Looks under the scenario's own load; others say nothing of the goal."""
-PENDING = "pending"
-"""Failure of a look that has not ended yet: not to be proposed again, and nothing is known."""
 GROWTH = 1.15
 """Kernels are fitted again when the history has grown by this factor."""
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PINNED = re.compile(r"[a-z0-9./:_-]+@sha256:[0-9a-f]{64}")
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-SAFE_FILES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md", ".tiktoken")
-"""What a model may consist of; pickled weights and code are not among it."""
+SAFE_FILES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md", ".tiktoken", "recipe.yaml")
+"""What a model may consist of; pickled weights and code are not among it. recipe.yaml: how llm-compressor
+made it, which no engine reads."""
 
 LEFT_CORE = {"bitsandbytes": ((0, 28), "vllm-bnb-plugin"), "gguf": ((0, 28), "vllm-gguf-plugin")}
 """Quantization -> the vLLM version from which it needs a plugin, and which (vLLM PR 43529)."""

@@ -16,7 +16,8 @@ from bench.modelfiles import model_files
 from bench.outcome import outcomes
 from bench.records import Run
 from bench.results import RunFolder
-from bench.specify import Asked, specify, unwatched
+from bench.specify import Asked, _parameters, specify, unwatched
+from serving.config import ServingConfig
 from serving.errors import UserError
 from serving.exporters.reading import deployment
 from serving.spec import dump, load
@@ -55,6 +56,13 @@ def test_provenance_says_what_was_tried(folder: RunFolder) -> None:
     assert spec.parameters["max_model_len"].provenance == "fixed"
     assert spec.parameters["dtype"].provenance == "resolved"
     assert deployment(spec).flags["max-model-len"] == 1024
+
+
+def test_what_is_best_left_to_the_engine_is_not_set() -> None:
+    tried = [ServingConfig(engine="vllm", model="m", max_num_seqs=n) for n in (None, 8)]
+    assert "max_num_seqs" not in _parameters(tried[0], tried, {})
+    assert _parameters(tried[0], tried, {"max_num_seqs": 128})["max_num_seqs"].provenance == "resolved"
+    assert _parameters(tried[1], tried, {})["max_num_seqs"].provenance == "tuned"
 
 
 def test_closed_loop_says_nothing_of_a_safe_rate(folder: RunFolder) -> None:

@@ -182,6 +182,41 @@ function drawBars() {
   }
 }
 
+// ---- the search
+function drawStudy() {
+  const study = data.study;
+  if (!study) return;
+  const kinds = [["screen", "short look"], ["full", "full look"], ["confirm", "confirmation"]], palette = colours();
+  const at = new Map(study.looks.map((look, i) => [look, i + 1]));
+  const traces = kinds.map(([kind, name], i) => {
+    const mine = study.looks.filter((look) => look.fidelity === kind);
+    return { type: "scatter", mode: "markers", name, x: mine.map((l) => at.get(l)), y: mine.map((l) => l.value), text: mine.map((l) => escaped(l.label)),
+      error_y: { type: "data", array: mine.map((l) => l.spread || 0), thickness: 1, width: 2 }, hovertemplate: "%{text}<br>%{y:.4g}<extra>" + name + "</extra>",
+      marker: { color: palette[i], size: 9, symbol: mine.map((l) => (l.feasible ? "circle" : "x")) } };
+  });
+  let best = null;
+  const line = study.looks.map((look) => { if (look.feasible && look.fidelity !== "screen" && (best === null || (study.minimize ? look.value < best : look.value > best))) best = look.value; return best; });
+  traces.push({ type: "scatter", mode: "lines", name: "best so far", x: line.map((_, i) => i + 1), y: line, line: { shape: "hv", width: 2, color: palette[6] }, hoverinfo: "skip" });
+  draw($("#study-history"), traces, { height: 360, xaxis: { title: { text: "look" } }, yaxis: { title: { text: study.metric } }, legend: { orientation: "h", y: 1.12 } });
+  const front = $("#study-front");
+  if (front) draw(front, [{ type: "scatter", mode: "markers", x: study.looks.map((l) => l.values[study.goals[0]]), y: study.looks.map((l) => l.values[study.goals[1]]), text: study.looks.map((l) => escaped(l.label)),
+    hovertemplate: "%{text}<extra></extra>", marker: { color: palette[0], size: 9, symbol: study.looks.map((l) => (l.feasible ? "circle" : "x")) } }], { height: 360, xaxis: { title: { text: study.goals[0] } }, yaxis: { title: { text: study.goals[1] } } });
+  const trials = study.looks.filter((look) => look.fidelity !== "confirm"), node = $("#study-parallel");
+  if (trials.length < 2 || narrow()) { nothing(node, narrow() ? "Parallel coordinates need a wider window." : "Too few trials for parallel coordinates."); return; }
+  const names = [...study.settings, study.metric], values = trials.map((l) => l.value), low = Math.min(...values), high = Math.max(...values);
+  const levels = study.settings.map((name) => [...new Set(trials.map((l) => String(l.settings[name] ?? "default")))].sort((a, b) => Number(a) - Number(b) || a.localeCompare(b)));
+  const height = (index, count) => (count > 1 ? index / (count - 1) : 0.5);
+  const ranked = [...values].sort((a, b) => (study.minimize ? a - b : b - a)), good = ranked[Math.floor((ranked.length - 1) / 4)];
+  const lines = trials.map((look) => {
+    const best = study.minimize ? look.value <= good : look.value >= good;
+    return { type: "scatter", mode: "lines", showlegend: false, x: names.map((_, i) => i), text: names.map(() => escaped(look.label)), hovertemplate: "%{text}<extra></extra>",
+      y: [...study.settings.map((name, i) => height(levels[i].indexOf(String(look.settings[name] ?? "default")), levels[i].length)), high > low ? (look.value - low) / (high - low) : 0.5],
+      line: { color: best ? palette[1] : faint(palette[6]), width: best ? 2.5 : 1.2 } };
+  });
+  const marks = [...levels.map((found) => found.map((text, k) => [text, height(k, found.length)])), [[number(low), 0], [number(high), 1]]];
+  draw(node, lines, { height: 340, margin: { l: 30, r: 60, t: 12, b: 40 }, xaxis: { tickvals: names.map((_, i) => i), ticktext: names, zeroline: false }, yaxis: { visible: false, range: [-0.08, 1.08] },
+    annotations: marks.flatMap((found, x) => found.map(([text, y]) => ({ x, y, text: escaped(text), showarrow: false, xanchor: "left", xshift: 5, font: { size: 11, color: style("--ink") } }))) });
+}
 // ---- one point
 function pairs(object) {
   return make("dl", { class: "facts" }, ...Object.entries(object).map(([k, v]) => make("div", {}, make("dt", {}, k), make("dd", {}, String(v)))));
@@ -264,5 +299,5 @@ function begin() {
   addEventListener("afterprint", () => { printing = false; redraw(); });
   document.documentElement.dataset.ready = "yes";
 }
-function redraw() { drawCurves(); drawMap(); drawBars(); }
+function redraw() { drawStudy(); drawCurves(); drawMap(); drawBars(); }
 begin();

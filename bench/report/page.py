@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.metrics import METRICS
 from bench.outcome import Outcome
-from bench.report import accuracy_table, figures, words
+from bench.report import accuracy_table, figures, study, words
 from bench.report.answer import Answer, answers, everywhere
 from bench.report.ranking import COST, Candidate, Job, push
 from bench.report.terminal import columns_for
@@ -66,6 +66,8 @@ def render(
     from markupsafe import Markup
 
     names = words.varying([o.run.point.config for o in outcomes])
+    searched = study.read(folder)
+    shown = {**figures.data(jobs, outcomes, names), "study": study.figures(searched)}
     script = (HERE / "page.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -79,8 +81,9 @@ def render(
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 -- our own file
         script=Markup(script),  # noqa: S704 -- our own file
         plotly=Markup(_plotly()),  # noqa: S704 -- the installed package's file, checked in _plotly
-        data=Markup(_json(figures.data(jobs, outcomes, names))),  # noqa: S704 -- escaped in _json
+        data=Markup(_json(shown)),  # noqa: S704 -- escaped in _json
         **context(folder, scenario, outcomes, jobs, names),
+        study=searched,
         accuracy=accuracy_table.rows(cards, names, folder.path),
     )
 
