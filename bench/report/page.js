@@ -194,10 +194,11 @@ function drawStudy() {
       error_y: { type: "data", array: mine.map((l) => l.spread || 0), thickness: 1, width: 2 }, hovertemplate: "%{text}<br>%{y:.4g}<extra>" + name + "</extra>",
       marker: { color: palette[i], size: 9, symbol: mine.map((l) => (l.feasible ? "circle" : "x")) } };
   });
+  const shown = study.looks.map((l) => l.value), wide = Math.min(...shown) > 0 && Math.max(...shown) > 5 * Math.min(...shown);
   let best = null;
   const line = study.looks.map((look) => { if (look.feasible && look.fidelity !== "screen" && (best === null || (study.minimize ? look.value < best : look.value > best))) best = look.value; return best; });
   traces.push({ type: "scatter", mode: "lines", name: "best so far", x: line.map((_, i) => i + 1), y: line, line: { shape: "hv", width: 2, color: palette[6] }, hoverinfo: "skip" });
-  draw($("#study-history"), traces, { height: 360, xaxis: { title: { text: "look" } }, yaxis: { title: { text: study.metric } }, legend: { orientation: "h", y: 1.12 } });
+  draw($("#study-history"), traces, { height: 360, xaxis: { title: { text: "look" } }, yaxis: { title: { text: study.metric }, type: wide ? "log" : "linear" }, legend: { orientation: "h", y: 1.12 } });
   const front = $("#study-front");
   if (front) draw(front, [{ type: "scatter", mode: "markers", x: study.looks.map((l) => l.values[study.goals[0]]), y: study.looks.map((l) => l.values[study.goals[1]]), text: study.looks.map((l) => escaped(l.label)),
     hovertemplate: "%{text}<extra></extra>", marker: { color: palette[0], size: 9, symbol: study.looks.map((l) => (l.feasible ? "circle" : "x")) } }], { height: 360, xaxis: { title: { text: study.goals[0] } }, yaxis: { title: { text: study.goals[1] } } });
