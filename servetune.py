@@ -21,22 +21,22 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk is full, or as good as that."""
 
 COMMANDS: dict[str, str] = {
-    "doctor": "bench.doctor:doctor",
+    "doctor": "bench.machine.doctor:doctor",
     "plan": "bench.commands:plan",
     "bench": "bench.commands:bench",
     "load": "bench.load.command:load",
     "report": "bench.report.command:report",
-    "compare": "bench.compare:compare_command",
+    "compare": "bench.compare.command:compare_command",
     "evaluate": "bench.accuracy.command:evaluate_command",
     "gate": "bench.gate:gate_command",
-    "spec": "bench.specifying:spec_command",
-    "verify": "bench.verifying:verify_command",
-    "sign": "bench.signing:sign_command",
-    "diff": "bench.specdiff:diff_command",
-    "capacity": "bench.fleet:capacity_command",
+    "spec": "bench.spec.command:spec_command",
+    "verify": "bench.verify.command:verify_command",
+    "sign": "bench.spec.signing:sign_command",
+    "diff": "bench.spec.diff:diff_command",
+    "capacity": "bench.fleet.command:capacity_command",
     "search": "search.command:search",
-    "replay": "search.replaying:replay",
-    "export": "bench.exporting:export_command",
+    "replay": "search.replay.command:replay",
+    "export": "bench.spec.export:export_command",
 }
 
 

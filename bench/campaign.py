@@ -8,11 +8,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bench import planning, scenariofile
 from bench.measure import measure
-from bench.planning import Plan
+from bench.plan import planning, scenariofile
+from bench.plan.planning import Plan
+from bench.plan.scenario import Scenario
 from bench.results import RunFolder
-from bench.scenario import Scenario
 from serving.engines import engine
 from serving.errors import UserError
 from serving.lock import device_lock
@@ -56,7 +56,7 @@ def _new(scenario: Scenario) -> Path:
 
 
 def _created(path: Path, plan: Plan) -> RunFolder:
-    from bench.environment import environment
+    from bench.machine.environment import environment
 
     scenario = plan.scenario
     if path.exists():
@@ -78,7 +78,7 @@ def _created(path: Path, plan: Plan) -> RunFolder:
 
 def _calibration(plan: Plan) -> dict[str, Any] | None:
     """The client's honest token rate on this machine; None where nothing but the simulator is measured."""
-    from bench.calibration import Step, calibration
+    from bench.machine.calibration import Step, calibration
 
     def say(step: Step) -> None:
         print(f"calibrating the load client: {step.streams} streams", file=sys.stderr)

@@ -16,8 +16,8 @@ def plan(
     json: Annotated[str | None, JSON] = None,
 ) -> int:
     """What a scenario would run: points, launches, what is dropped and why, memory, time. Starts nothing."""
-    from bench import planning, scenariofile
     from bench.output import write_json
+    from bench.plan import planning, scenariofile
 
     planned = planning.plan(scenariofile.load(scenario))
     if json:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from bench.accuracy.claims import Claim, Part
     from bench.accuracy.result import Evaluation
     from bench.accuracy.settings import Accuracy
+    from bench.plan.scenario import Scenario
     from bench.records import Run
-    from bench.scenario import Scenario
 
 COST = ("cost_per_million_output_tokens",)
 LATENCY = ("ttft_p50_ms", "tpot_p50_ms")
@@ -59,7 +59,7 @@ def gate_command(
 
     from bench.accuracy import card, result
     from bench.accuracy.claims import EXIT, overall
-    from bench.compare import share
+    from bench.compare.command import share
     from bench.output import write_json
 
     sides = held_out(side(candidate), side(baseline, of_baseline=True))
@@ -116,8 +116,8 @@ def judge(
 def _measured(candidate: Side, baseline: Side, margin: float) -> list[Claim]:
     """Cost and latency from the measured runs, as ratios candidate / baseline."""
     from bench.accuracy.claims import Claim, missing
-    from bench.comparison import compare_all
-    from bench.price import price_for
+    from bench.compare.comparison import compare_all
+    from bench.plan.price import price_for
 
     empty = [s.label for s in (candidate, baseline) if not s.runs]
     if empty:
@@ -157,8 +157,8 @@ def side(text: str, *, of_baseline: bool = False) -> Side:
     `of_baseline`: a run of several configurations means the one its scenario has as baseline. UserError
     when nothing fits, or the configuration is not singled out.
     """
-    from bench import scenariofile
     from bench.accuracy import result, store
+    from bench.plan import scenariofile
     from bench.results import RunFolder
     from bench.scorecards import baseline_key
 

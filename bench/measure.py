@@ -12,11 +12,11 @@ from bench.accuracy.launched import evaluate_launch, not_evaluated, owed
 from bench.grid import Point
 from bench.load.dialect import STRICT_NOTE, is_strict
 from bench.load.drive import Drive, drive
-from bench.planning import Launch, Plan
-from bench.probe import Sampler
-from bench.prompts import Prompts, prompts_for
+from bench.plan.planning import Launch, Plan
 from bench.records import RequestError, Run
 from bench.results import RunFolder
+from bench.telemetry.probe import Sampler
+from bench.traffic.prompts import Prompts, prompts_for
 from bench.watch import Watch
 from serving.engines import engine
 from serving.errors import EngineError, Failure

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from bench.calibration import Calibration
 from bench.grid import Load
+from bench.machine.calibration import Calibration
+from bench.plan.scenario import Price, Scenario
+from bench.plan.slo import Slo
+from bench.plan.target import Target, place, recorded
 from bench.records import Judgement, Run
 from bench.results import RunFolder
-from bench.scenario import Price, Scenario
-from bench.slo import Slo
-from bench.target import Target, place, recorded
 
 if TYPE_CHECKING:
-    from bench.view import View
+    from bench.metrics.view import View
 
 SloState = Literal["met", "missed", "unknown"]
 
@@ -94,8 +94,8 @@ def outcome(
     """
     from bench.checks import judge
     from bench.metrics import METRICS
-    from bench.price import price_for
-    from bench.view import View
+    from bench.metrics.view import View
+    from bench.plan.price import price_for
 
     price, slos = price_for(scenario, run.point.config), scenario.slos
     device, shape = place(run.point.config, where or Target(run.point.config.device, None, None))
@@ -120,8 +120,8 @@ def outcome(
 
 def _needed(view: View) -> dict[str, int]:
     """`bench.metrics.needed`, on a view that is already computed."""
-    from bench import latency
-    from bench.statistics import floor
+    from bench.metrics import latency
+    from bench.metrics.statistics import floor
 
     return {
         f"{series}_{name}_ms": floor(q)
@@ -148,7 +148,7 @@ def declared_cache_share(load: Load) -> float:
 def _curves(view: View) -> Curves:
     import numpy as np
 
-    from bench import latency
+    from bench.metrics import latency
 
     if not view.run.records:
         return Curves({})

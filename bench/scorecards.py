@@ -13,11 +13,11 @@ from bench.accuracy.result import Evaluation
 from bench.accuracy.scorecard import by_part
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.verdict import Floor, floor_of
-from bench.comparison import MARGIN
+from bench.compare.comparison import MARGIN
 from bench.gate import Side, judge
+from bench.plan.scenario import Scenario
 from bench.records import Run
 from bench.results import RunFolder
-from bench.scenario import Scenario
 from serving.config import ServingConfig
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import scenariofile
 from bench.outcome import Outcome, outcomes
+from bench.plan import scenariofile
 from bench.results import RunFolder
 from serving.config import ServingConfig
 

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from bench.expected import throughput_bound
-from bench.feasibility import budget_of, calibrate, fits
 from bench.grid import Load
-from bench.planning import COMMON
+from bench.plan.estimate import throughput_bound
+from bench.plan.feasibility import budget_of, calibrate, fits
+from bench.plan.planning import COMMON
+from bench.plan.target import Target, place
 from bench.records import Run
-from bench.target import Target, place
 from serving.config import ServingConfig
 from serving.engines import engine
 from serving.memory import Budget
@@ -36,7 +36,7 @@ class Feasible:
     ) -> tuple[str, str] | None:
         """(class, reason) when it is of no use to launch this. `incumbent`: good output tokens per second.
 
-        UNCALIBRATED figures refuse only what `bench.feasibility` calls impossible.
+        UNCALIBRATED figures refuse only what `bench.plan.feasibility` calls impossible.
         """
         chosen = engine(config.engine)
         strangers = sorted(set(config.settings) - chosen.honours - COMMON)

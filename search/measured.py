@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 from bench.accuracy import planned, store
 from bench.accuracy.verdict import certifying, screening
-from bench.expand import loads_of
-from bench.expected import ready_s
-from bench.feasibility import fits
 from bench.grid import Load, Point
 from bench.measure import measure
-from bench.planning import Launch, Plan
-from bench.price import price_for
+from bench.plan.estimate import ready_s
+from bench.plan.expand import loads_of
+from bench.plan.feasibility import fits
+from bench.plan.planning import Launch, Plan
+from bench.plan.price import price_for
+from bench.plan.scenariofile import quantity
+from bench.plan.target import Target, place
 from bench.records import Run
 from bench.results import RunFolder
-from bench.scenariofile import quantity
-from bench.target import Target, place
-from search import certify, stress
-from search.certify import Certificate
 from search.feasible import Feasible
+from search.finals import certify, stress
+from search.finals.certify import Certificate
 from search.objective import Goal, accuracy_violation, job_of, judged, measured
 from search.outcome import Fidelity, Outcome, Settings, key_of
 from search.space import Space, names
@@ -31,7 +31,7 @@ from search.timed import Enough, Timed
 from serving.config import ServingConfig
 
 if TYPE_CHECKING:
-    from bench.scenario import Scenario
+    from bench.plan.scenario import Scenario
 
 LEAST_REQUESTS = 8
 LEAST_S = 2.0
@@ -125,7 +125,7 @@ class Measured:
         return [looked[0], full]
 
     def stressed(self, settings: Settings, like: Outcome) -> dict[str, Outcome]:
-        """Every condition of `search.stress` on one launch; the seconds stand with the first."""
+        """Every condition of `search.finals.stress` on one launch; the seconds stand with the first."""
         if not self.scenario.search.robust:
             return {}
         config = self.config(settings)
@@ -143,7 +143,7 @@ class Measured:
 
     def _soaked(self, outcome: Outcome) -> Outcome:
         """Growth, drift and errors over the soak, as promises beside the others."""
-        from bench.soak import judged as soaked
+        from bench.verify.soak import judged as soaked
 
         runs = [self.folder.run(key) for key in outcome.points]
         claims = [claim for run in runs for claim in soaked(run.records, run.samples)]

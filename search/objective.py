@@ -17,7 +17,7 @@ from serving.errors import UserError
 
 if TYPE_CHECKING:
     from bench.outcome import Outcome as Measured
-    from bench.scenario import Scenario
+    from bench.plan.scenario import Scenario
 
 ALIASES = {
     "usd_per_million_good_tokens": "cost_per_million_good_tokens",
@@ -148,7 +148,7 @@ def accuracy_violation(folder: RunFolder, scenario: Scenario, key: str, baseline
     """How the config `key` of this run stands against the floor in the screening: above 0 is a FAIL.
 
     A few items seldom show more than what is badly broken, so INCONCLUSIVE stays in the race, as in every
-    short look; who wins must hold a certificate (`search.certify`). None: the scenario has no floor.
+    short look; who wins must hold a certificate (`search.finals.certify`). None: the scenario has no floor.
     """
     if scenario.accuracy is None:
         return None
@@ -167,7 +167,7 @@ def accuracy_violation(folder: RunFolder, scenario: Scenario, key: str, baseline
 
 def measured(folder: RunFolder, scenario: Scenario, keys: Iterable[str]) -> list[Measured]:
     """The stored points `keys` with their metrics and verdicts."""
-    from bench.calibration import Calibration
+    from bench.machine.calibration import Calibration
 
     kept = folder.manifest.get("calibration")
     calibration = Calibration.from_json(kept) if kept else None

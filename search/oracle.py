@@ -1,7 +1,7 @@
 """The two protocols of a search: what proposes a configuration, and what answers for it.
 
-An oracle launches engines (`search.measured`) or looks into a recorded grid (`search.replay`); everything
-above it is the same for both, so that searchers are compared on the code that runs in earnest.
+An oracle launches engines (`search.measured`) or looks into a recorded grid (`search.replay.replay`);
+everything above it is the same for both, so that searchers are compared on the code that runs in earnest.
 """
 
 from __future__ import annotations

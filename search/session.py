@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import scenariofile
+from bench.plan import scenariofile
+from bench.plan.scenario import Scenario
+from bench.plan.target import Target, target_of
+from bench.plan.units import seconds
 from bench.results import RunFolder
-from bench.scenario import Scenario
-from bench.target import Target, target_of
-from bench.units import seconds
-from search.answer import Answer, show
 from search.budget import Budget
 from search.explain import explained
+from search.finals.answer import Answer, show
+from search.finals.robust import settle
+from search.finals.rounds import conclude
 from search.loop import Loop
 from search.measured import Measured, config_of
 from search.objective import Goal, constraints
 from search.resume import StudyLog
-from search.robust import settle
-from search.rounds import conclude
+from search.searchers.surrogate import Surrogate
 from search.space import Space
 from search.study import SAMPLERS, Study, default_storage, reached
-from search.surrogate import Surrogate
 from search.timed import Timed
 from serving.engines import engine
 from serving.errors import UserError
@@ -83,8 +83,8 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
 
 def _on_cluster(loop: Loop, scenario: Scenario, address: str) -> str:
     """The trials on a cluster; the finalists are measured here, one after the other."""
-    from search import parallel
-    from search.cluster import Cluster
+    from search.cluster import parallel
+    from search.cluster.cluster import Cluster
 
     simulated = all(engine(part.engine).simulated for part in scenario.engines)
     most = max(
@@ -156,8 +156,8 @@ def _with(scenario: Scenario, asked: Asked) -> Scenario:
 
 
 def _created(path: Path, scenario: Scenario, target: Target) -> RunFolder:
-    from bench.calibration import calibration
-    from bench.environment import environment
+    from bench.machine.calibration import calibration
+    from bench.machine.environment import environment
 
     if path.exists():
         RunFolder.create(path, {}, b"")  # refuses, before the minute that a first calibration takes

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench import rules
+from bench.plan import rules
 from search.outcome import Settings, key_of
 from serving.config import Scalar
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-    from bench.scenario import Rule, Scenario
+    from bench.plan.scenario import Rule, Scenario
 
 SHARES = ("gpu_memory_utilization",)
 UNSET = "(default)"
@@ -216,7 +216,7 @@ def _whole(kind: str, value: float | None) -> Scalar:
 
 
 def _categorical(name: str, values: Any) -> Axis:
-    from bench.scenariofile import quantity
+    from bench.plan.scenariofile import quantity
     from serving.config import ServingConfig
 
     default = ServingConfig.model_fields[name].default

@@ -93,7 +93,7 @@ SAMPLERS: dict[str, Callable[[Space, int], BaseSampler]] = {
     "brute": _brute,
     "surrogate": _random,
 }
-"""`surrogate` proposes itself (`search.surrogate`) and Optuna keeps its trials."""
+"""`surrogate` proposes itself (`search.searchers.surrogate`) and Optuna keeps its trials."""
 
 
 @dataclass

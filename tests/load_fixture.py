@@ -14,7 +14,7 @@ import pytest
 from bench.grid import Load
 from bench.load.conformance import scripted_server
 from bench.load.drive import Drive, drive
-from bench.prompts import prompts
+from bench.traffic.prompts import prompts
 from serving.engine import Endpoint
 
 CLOSED = Load("w", 12, 8, concurrency=4, requests=20)

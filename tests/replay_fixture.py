@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from search.grids import Cell, Grid
 from search.objective import Goal
 from search.outcome import Settings, key_of
+from search.replay.grids import Cell, Grid
 from search.space import Axis, Space
 
 SPACE = Space(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import scenariofile
-from bench.expand import expand
 from bench.grid import Point
+from bench.plan import scenariofile
+from bench.plan.expand import expand
 from bench.records import ClientHealth, Record, RequestError, Run, Sample
 from bench.results import RunFolder
 from serving.errors import Failure, FailureKind

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import planning, scenariofile
 from bench.accuracy import planned, store
 from bench.accuracy.launched import owed
 from bench.accuracy.settings import Accuracy
 from bench.measure import measure
-from bench.planning import Plan
+from bench.plan import planning, scenariofile
+from bench.plan.planning import Plan
 from bench.report import command
 from bench.report.progress import LineWatch
 from bench.results import RunFolder
@@ -181,7 +181,7 @@ def test_an_engine_that_cannot_give_what_a_task_needs_is_refused_before_it_start
     launches = planning.plan(loaded).launches
     serve = launches[0].config.model_copy(update={"engine": "transformers"})
     one = replace(launches[0], config=serve)
-    from bench.target import target_of
+    from bench.plan.target import target_of
 
     target = target_of("cpu", loaded.model)
     asked, refused = planned.evaluations(loaded, [one], serve, target)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.arrivals import ARRIVALS, fit, planned
 from bench.grid import Load
+from bench.traffic.arrivals import ARRIVALS, fit, planned
 from serving.errors import UserError
 
 LOAD = Load("w", 8, 8, arrivals="poisson", rate_per_s=50.0, requests=4000)

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from bench import calibration
-from bench.calibration import FEWER_STREAMS, STREAMS, Calibration, Step
+from bench.machine import calibration
+from bench.machine.calibration import FEWER_STREAMS, STREAMS, Calibration, Step
 
 GOOD = Step(64, 5000.0, 0.3, 1.0, 1.0, 0.999, 0.2, 8.0)
 

@@ -12,12 +12,12 @@ import pytest
 from synthetic import HEALTHY, ar1, closed_loop, failed, gauge, open_loop, record
 from test_histogram import measured
 
-from bench.calibration import Calibration
 from bench.checks import CHECKS, judge
 from bench.checks.case import Case
+from bench.machine.calibration import Calibration
+from bench.metrics.view import View
+from bench.plan.slo import parse
 from bench.records import RequestError, Run, Sample
-from bench.slo import parse
-from bench.view import View
 from serving.errors import Failure, FailureKind
 
 

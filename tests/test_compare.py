@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from synthetic import ar1, closed_loop, failed, open_loop
 
-from bench.compare import EXIT, as_json, share
-from bench.comparison import compare, compare_all, overall
-from bench.pairing import pair
+from bench.compare.command import EXIT, as_json, share
+from bench.compare.comparison import compare, compare_all, overall
+from bench.compare.pairing import pair
 from bench.records import Run
 from bench.results import RunFolder
 from servetune import main

@@ -25,8 +25,8 @@ from test_exporters_live import ALERT, DEPLOYMENT, prometheus, traffic, wait
 from test_verify import simulated
 
 import servetune
-from bench import verify
 from bench.records import Judgement
+from bench.verify import verify
 from serving import exporters
 from serving.exporters import rollback
 from serving.spec import ServingSpec, dump
@@ -120,7 +120,7 @@ def verifiable(**changes: Any) -> ServingSpec:
 @pytest.fixture
 def in_place_of_vllm(program: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = SimpleNamespace(installed=True, program=lambda name: program)
-    monkeypatch.setattr("bench.verify.environments.find", lambda *asked: found)
+    monkeypatch.setattr("bench.verify.verify.environments.find", lambda *asked: found)
     # Other work on this machine makes the client late and its measurements invalid: not the subject here.
     monkeypatch.setattr("bench.load.running.judge", lambda *run, **how: Judgement("ok"))
     return program

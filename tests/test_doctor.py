@@ -13,9 +13,10 @@ import psutil
 import pytest
 from fake_nvml import FakeNvml, FakeNVMLError, card, process
 
-from bench import doctor, fitness, readiness, scenariofile
-from bench.fitness import GIB, Check, Facts
-from bench.gpus import Inventory, inventory
+from bench.machine import doctor, fitness, readiness
+from bench.machine.fitness import GIB, Check, Facts
+from bench.plan import scenariofile
+from bench.telemetry.gpus import Inventory, inventory
 from serving.errors import UserError
 
 GOOD = {

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from fake_nvml import FakeNvml, card
 
-from bench import cgroup, environment
-from bench.gpus import Inventory, inventory
+from bench.machine import cgroup, environment
+from bench.telemetry.gpus import Inventory, inventory
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

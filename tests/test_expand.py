@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import scenariofile
-from bench.expand import expand
-from bench.planning import plan
-from bench.rules import matches
-from bench.scenario import Scenario
+from bench.plan import scenariofile
+from bench.plan.expand import expand
+from bench.plan.planning import plan
+from bench.plan.rules import matches
+from bench.plan.scenario import Scenario
 from serving.errors import UserError
 
 TEXT = """\

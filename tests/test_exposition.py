@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
-from bench.exposition import NotExpositionError, flatten, only
+from bench.telemetry.exposition import NotExpositionError, flatten, only
 
 VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import expected, feasibility
-from bench.expected import estimate_s, point_s, throughput_bound
-from bench.feasibility import Feasibility, budget_of, calibrate, fits, judge
 from bench.grid import Load, Point
-from bench.scenario import Model
-from bench.target import UNCALIBRATED, Calibration, Target, target_of
+from bench.plan import estimate, feasibility
+from bench.plan.estimate import estimate_s, point_s, throughput_bound
+from bench.plan.feasibility import Feasibility, budget_of, calibrate, fits, judge
+from bench.plan.scenario import Model
+from bench.plan.target import UNCALIBRATED, Calibration, Target, target_of
 from serving import hardware, memory, schemes, shapes
 from serving.config import ServingConfig
 from serving.hardware import GIB
@@ -216,7 +216,7 @@ def test_the_bound_moves_as_it_should() -> None:
     assert bound("l4") < bound("h200") / 10
     assert bound(quantization="fp8") > bound()
     assert bound(max_num_seqs=4) == pytest.approx(bound(users=4))
-    assert bound(rate=1.0) == pytest.approx(128 * expected.OPEN_SLACK)
+    assert bound(rate=1.0) == pytest.approx(128 * estimate.OPEN_SLACK)
     assert bound(rate=1e6) < 1e6
 
 
@@ -242,7 +242,7 @@ def test_the_time_scale_counts() -> None:
         point_s(point(concurrency=4, config=config(engine="sim", sim={**sim, "time_scale": scale})), target())
         for scale in (1.0, 0.1)
     )
-    assert slow - expected.POINT_S == pytest.approx(10 * (fast - expected.POINT_S))
+    assert slow - estimate.POINT_S == pytest.approx(10 * (fast - estimate.POINT_S))
 
 
 @dataclass
@@ -258,13 +258,13 @@ def test_launches_count_and_an_unknown_model_still_has_a_time() -> None:
     assert estimate_s([one, one], where) == pytest.approx(2 * alone)
     assert alone > sum(point_s(p, where) for p in one.points) + 60
     assert estimate_s([one], Target("cuda", None, None)) > 60
-    assert expected.ready_s(config(engine="endpoint"), where) == 0
+    assert estimate.ready_s(config(engine="endpoint"), where) == 0
 
 
 def test_a_plan_of_ten_thousand_configs_is_judged_in_a_moment() -> None:
     """Under a second on one core by the promise; 0.2 s were measured. The bound is for a busy machine."""
     feasibility._fits.cache_clear()
-    expected._request_s.cache_clear()
+    estimate._request_s.cache_clear()
     configs = [
         config(max_num_seqs=seqs, max_num_batched_tokens=8192, max_model_len=length, quantization=method)
         for seqs in range(1, 126)
@@ -292,7 +292,7 @@ def test_the_target_of_this_machine() -> None:
 
 
 def test_a_gpu_is_known_by_its_driver_and_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench import gpus
+    from bench.telemetry import gpus
 
     card = gpus.Gpu(0, "NVIDIA L4", "GPU-x", memory_bytes=23034 * 2**20)
     monkeypatch.setattr(gpus, "gpus_visible", lambda: [card])

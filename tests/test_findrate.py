@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 from synthetic import point, record
 
-from bench import findrate_table
-from bench.capacity import Probe, as_json
-from bench.findrate import find_rate
-from bench.findrate_drive import Driver, capacity_of, start_rate
+from bench.findrate import table
+from bench.findrate.capacity import Probe, as_json
+from bench.findrate.drive import Driver, capacity_of, start_rate
+from bench.findrate.find import find_rate
+from bench.findrate.rates import Standing, bracket, capacity_estimate, contradiction, next_rate
 from bench.grid import Load
 from bench.output import _finite
-from bench.ratesearch import Standing, bracket, capacity_estimate, contradiction, next_rate
+from bench.plan.slo import parse
 from bench.records import Judgement, Reason, RequestError, Run
-from bench.slo import parse
 from serving.config import ServingConfig
 from serving.engine import Endpoint
 from serving.errors import Failure, FailureKind, UserError
@@ -244,13 +244,13 @@ def test_json_and_table(searches: list[simulation.Outcome]) -> None:
     assert {"rate_per_s", "decision", "requests", "over_limit", "seconds"} <= set(data["probes"][0])
     assert data["verdict"] == "ok"
     console = Console(record=True, width=110, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    findrate_table.show(found, console)
+    table.show(found, console)
     text = console.export_text()
     assert "capacity 3" in text or "capacity 4" in text
     assert "ttft:p99<=500ms" in text
     assert "meets" in text
     assert "breaks" in text
-    assert "requests over the limit" in findrate_table.line(found.probes[0])
+    assert "requests over the limit" in table.line(found.probes[0])
 
 
 # --- which rate comes next ----------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def test_a_search_over_http(tmp_path: Path) -> None:
     """The simulated engine with 4 slots of 0.4 s, over its HTTP surface: it cannot do more than 10/s."""
     from sim_process import MODEL, started
 
-    from bench.prompts import prompts
+    from bench.traffic.prompts import prompts
 
     with started(tmp_path, max_num_seqs=4, sim={"time_scale": 2.0}) as running:
         server = Endpoint(running.url, MODEL, "sim", "simulated", simulated=True)

@@ -14,8 +14,8 @@ from sim_process import MODEL, started
 from test_verify import simulated
 
 import servetune
-from bench.fleet import fleet
-from bench.specdiff import changes
+from bench.fleet.command import fleet
+from bench.spec.diff import changes
 from serving.spec import ServingSpec, dump
 
 GOLDEN = Path(__file__).parent / "golden" / "spec.yaml"

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import open_loop
 
-from bench.histogram import histogram, reconcile, served
+from bench.metrics.histogram import histogram, reconcile, served
+from bench.metrics.view import View
 from bench.records import Run, Sample
-from bench.view import View
 
 VLLM_TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 VLLM_E2E_S = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0)

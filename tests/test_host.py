@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from bench import host
-from bench.host import HostProbe, Tree, pss
+from bench.telemetry import host
+from bench.telemetry.host import HostProbe, Tree, pss
 
 CHILD = """
 import os, sys

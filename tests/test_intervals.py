@@ -8,9 +8,9 @@ from collections import Counter
 import numpy as np
 from synthetic import ar1, closed_loop, open_loop
 
-from bench.intervals import error_within, intervals
 from bench.metrics import compute
-from bench.view import View
+from bench.metrics.intervals import error_within, intervals
+from bench.metrics.view import View
 
 
 def alone(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -16,10 +16,10 @@ import psutil
 import pytest
 from load_fixture import CLOSED, bodies, free_port, load_processes, run, url
 
-from bench import arrivals
 from bench.load.conformance import truth
 from bench.load.drive import Interrupted
 from bench.records import RequestError
+from bench.traffic import arrivals
 from serving.errors import ServetuneError, UserError
 
 __all__ = ["url"]

@@ -18,8 +18,8 @@ import pytest
 from load_fixture import CLOSED, free_port, run, url
 
 from bench.load.drive import drive
-from bench.prompts import prompts
 from bench.records import RequestError
+from bench.traffic.prompts import prompts
 from serving.engine import Endpoint
 from serving.errors import UserError
 

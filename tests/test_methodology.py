@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench.checks import CHECKS
 from bench.metrics import METRICS
-from bench.ratio import RESTART_SPREAD
-from bench.statistics import floor
+from bench.metrics.ratio import RESTART_SPREAD
+from bench.metrics.statistics import floor
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "METHODOLOGY.md").read_text()

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from synthetic import closed_loop, failed, gauge, open_loop, point, record
 
 from bench.metrics import METRICS, compute, needed, percentiles
+from bench.metrics.view import View
+from bench.plan.scenario import Price
+from bench.plan.slo import LATENCIES, STATISTICS, parse
 from bench.records import RequestError, Run, Sample
-from bench.scenario import Price
-from bench.slo import LATENCIES, STATISTICS, parse
-from bench.view import View
 
 PRICE = Price(per_hour=3.6, currency="USD", source="test", date=datetime.date(2026, 1, 1), per="gpu")
 

@@ -9,8 +9,8 @@ import pynvml
 import pytest
 from fake_nvml import CONSTANTS, OTHERS, QUESTIONS, FakeNvml, FakeNVMLError, card, process
 
-from bench.gpus import gpus_visible, inventory
-from bench.nvml import SLOWDOWNS, THROTTLE_REASONS, UnavailableError, session, throttle_text
+from bench.telemetry.gpus import gpus_visible, inventory
+from bench.telemetry.nvml import SLOWDOWNS, THROTTLE_REASONS, UnavailableError, session, throttle_text
 
 
 @pytest.mark.parametrize("name", [*QUESTIONS, *OTHERS, *CONSTANTS, "NVMLError"])
@@ -103,8 +103,8 @@ def test_update_period_is_that_of_the_steps(monkeypatch):
     def tick(_seconds):
         now[0] = next(clock)
 
-    monkeypatch.setattr("bench.nvml.time.sleep", tick)
-    monkeypatch.setattr("bench.nvml.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("bench.telemetry.nvml.time.sleep", tick)
+    monkeypatch.setattr("bench.telemetry.nvml.time.monotonic", lambda: now[0])
     moving = card(energy_mj=lambda: 1000 + int(now[0] / 0.1))
     still, unknown = card(energy_mj=5), card(energy_mj=None)
     with session(FakeNvml(moving, still, unknown)) as nvml:

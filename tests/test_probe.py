@@ -11,11 +11,11 @@ import pytest
 from fake_nvml import FakeNvml, FakeNVMLError, card, process
 from metrics_server import scripted
 
-from bench import gpuprobe, scrape
-from bench.gpuprobe import GpuProbe
-from bench.host import Tree
-from bench.nvml import Nvml
-from bench.probe import Sampler
+from bench.telemetry import gpuprobe, scrape
+from bench.telemetry.gpuprobe import GpuProbe
+from bench.telemetry.host import Tree
+from bench.telemetry.nvml import Nvml
+from bench.telemetry.probe import Sampler
 
 ME = os.getpid()
 INIT = 1

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from report_fixture import SCENARIO, run_of
 
-from bench import scenariofile
-from bench.expand import expand
 from bench.grid import Point
 from bench.load.drive import Progress
-from bench.planning import Launch, Plan
+from bench.plan import scenariofile
+from bench.plan.expand import expand
+from bench.plan.planning import Launch, Plan
 from bench.report.progress import LineWatch, LiveWatch, State, watch_for
 from bench.watch import Watch
 from serving.errors import Failure, FailureKind

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.prompts import POOL_WORDS, Prompts, own, prompts
+from bench.traffic.prompts import POOL_WORDS, Prompts, own, prompts
 from serving.errors import UserError
 
 MODEL = Path(__file__).parents[1] / ".models" / "smollm2-135m-instruct"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from synthetic import ar1
 
-from bench.ratio import block_interval, ratio, relative_error
-from bench.statistics import percentile
+from bench.metrics.ratio import block_interval, ratio, relative_error
+from bench.metrics.statistics import percentile
 
 TRIALS = 2000
 MOST = 0.05 + 3 * (0.05 * 0.95 / TRIALS) ** 0.5

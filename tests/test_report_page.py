@@ -15,9 +15,9 @@ import pytest
 from chromium import Tab, tab
 from report_fixture import SCENARIO, build
 
-from bench import scenariofile
 from bench.metrics import METRICS
 from bench.outcome import Outcome, outcomes
+from bench.plan import scenariofile
 from bench.records import Run
 from bench.report import page
 from bench.report.ranking import jobs

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from report_fixture import SCENARIO, build
 
-from bench import scenariofile
 from bench.accuracy.claims import Claim
 from bench.accuracy.claims import Outcome as AccuracyVerdict
 from bench.accuracy.verdict import Floor
 from bench.outcome import Outcome, outcomes, slo_state
+from bench.plan import scenariofile
+from bench.plan.slo import parse
 from bench.records import Judgement, Reason, Run
 from bench.report import words
 from bench.report.answer import answer, everywhere
 from bench.report.ranking import COST, SPEED, Candidate, Job, gain, jobs
 from bench.results import RunFolder
-from bench.slo import parse
 
 
 def read(folder: RunFolder) -> list[Outcome]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import scenariofile
+from bench.plan import scenariofile
 from serving.errors import ScenarioError
 
 GOOD = """\

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import scenariofile
-from bench.expand import expand
+from bench.plan import scenariofile
+from bench.plan.expand import expand
 
 FOLDER = Path(__file__).parent.parent / "scenarios"
 FILES = sorted(FOLDER.glob("*.yaml"))

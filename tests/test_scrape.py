@@ -9,9 +9,9 @@ import pytest
 from metrics_server import registry_server, scripted
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from bench import scrape
-from bench.exposition import Exposition
-from bench.scrape import ServerProbe
+from bench.telemetry import scrape
+from bench.telemetry.exposition import Exposition
+from bench.telemetry.scrape import ServerProbe
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +124,7 @@ def test_a_costly_answer_is_asked_for_less_often(monkeypatch):
         now[0] += 0.005
         return Exposition({"q": 1.0}, ("q",))
 
-    monkeypatch.setattr("bench.scrape.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("bench.telemetry.scrape.time.monotonic", lambda: now[0])
     probe = ServerProbe("http://127.0.0.1:9")
     monkeypatch.setattr(probe, "_whole", whole)
     monkeypatch.setattr(probe, "_part", lambda: whole(False))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from search_fixture import GOAL, SPACE, loop
 
-from search.answer import LEAST_ROUNDS, MOST_ROUNDS, interval, judge
 from search.budget import QUIET, Budget, ledger, nothing_left
+from search.finals.answer import LEAST_ROUNDS, MOST_ROUNDS, interval, judge
 from search.outcome import Outcome, Settings, key_of
 from search.trial import promoted
 

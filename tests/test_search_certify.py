@@ -14,11 +14,11 @@ from bench.accuracy.planned import Evaluating
 from bench.accuracy.result import Evaluation, Scored, TaskResult
 from bench.accuracy.settings import Accuracy
 from bench.results import RunFolder
-from search import certify
-from search.certify import Certificate
+from search.finals import certify
+from search.finals.certify import Certificate
+from search.finals.rounds import conclude
 from search.loop import Loop
 from search.outcome import Settings, key_of
-from search.rounds import conclude
 from serving.config import ServingConfig
 from serving.errors import Failure, FailureKind
 

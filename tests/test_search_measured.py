@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import scenariofile
+from bench.plan import scenariofile
+from bench.plan.target import target_of
 from bench.results import RunFolder
-from bench.target import target_of
 from search.measured import Measured, short
 from search.objective import Goal
 from search.timed import Timed

@@ -108,7 +108,7 @@ def test_trials_run_on_several_nodes_and_a_lost_node_costs_its_trial_only(
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
 def test_without_a_cluster_the_error_comes_at_once_and_says_what_to_type(address: str) -> None:
-    from search.cluster import Cluster
+    from search.cluster.cluster import Cluster
     from serving.errors import UserError
 
     with pytest.raises(UserError, match=address) as raised:

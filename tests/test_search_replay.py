@@ -14,15 +14,15 @@ import report_fixture
 from replay_fixture import CONSTRAINTS, GOAL, SPACE, grid
 
 import servetune
-from bench.expand import expand
-from bench.planning import plan
-from bench.scenariofile import load as load_scenario
-from search import contest, grids
-from search.crowned import crowned
-from search.even import even, false_winners
-from search.grids import Cell
+from bench.plan.expand import expand
+from bench.plan.planning import plan
+from bench.plan.scenariofile import load as load_scenario
 from search.outcome import key_of
-from search.replay import SPREAD, Replay
+from search.replay import contest, grids
+from search.replay.crowned import crowned
+from search.replay.even import even, false_winners
+from search.replay.grids import Cell
+from search.replay.replay import SPREAD, Replay
 from search.space import Space
 from serving.config import ServingConfig
 from serving.errors import BrokenRunError, UserError

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from search_fixture import Known, loop
 
-from bench import scenariofile
-from bench.expand import loads_of
 from bench.grid import Load
-from search import stress
-from search.answer import Answer
+from bench.plan import scenariofile
+from bench.plan.expand import loads_of
+from search.finals import stress
+from search.finals.answer import Answer
+from search.finals.robust import settle
+from search.finals.rounds import conclude
 from search.loop import Loop
 from search.outcome import Outcome, Settings, key_of
-from search.robust import settle
-from search.rounds import conclude
 from serving.config import ServingConfig
 
 SLO = "ttft:p50<=200ms"

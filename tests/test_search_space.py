@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_fixture import SPACE
 
-from bench.scenario import Rule
+from bench.plan.scenario import Rule
 from search.outcome import Outcome, from_json, key_of
 from search.space import Axis, Space
 

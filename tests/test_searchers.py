@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from replay_fixture import CONSTRAINTS, GOAL, SPACE, cell, grid
 
-from bench.scenario import Rule
-from search.encode import Encoding
-from search.gaussian import Kernel, Process, fitted
+from bench.plan.scenario import Rule
 from search.objective import Goal
 from search.oracle import Searcher
 from search.outcome import Outcome, best, key_of
-from search.recipes import recipes
-from search.replay import Replay
+from search.replay.replay import Replay
 from search.searchers import SEARCHERS
+from search.searchers.encode import Encoding
+from search.searchers.gaussian import Kernel, Process, fitted
+from search.searchers.recipes import recipes
+from search.searchers.surrogate import Surrogate, log_improvement
 from search.space import Axis, Space
-from search.surrogate import Surrogate, log_improvement
 
 NAMES = sorted(SEARCHERS)
 RULED = Space(

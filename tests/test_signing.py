@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 import servetune
-from bench.signing import PAYLOAD, STATEMENT, check
+from bench.spec.signing import PAYLOAD, STATEMENT, check
 from serving.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden" / "spec.yaml"

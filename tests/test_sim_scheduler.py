@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.expected import throughput_bound
 from bench.grid import Load
+from bench.plan.estimate import throughput_bound
 from serving import hardware, shapes
 from serving.config import ServingConfig
 from serving.engines.sim_blocks import BlockPool, Held

@@ -11,11 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import failed, open_loop
 
-from bench.columns import Array
-from bench.overlimit import stretch
-from bench.records import Record, RequestError
-from bench.slo import Slo, parse
-from bench.slotest import (
+from bench.findrate.overlimit import stretch
+from bench.findrate.slotest import (
     Outcomes,
     allowed_share,
     correlation_time,
@@ -23,6 +20,9 @@ from bench.slotest import (
     fewest_requests,
     weigh,
 )
+from bench.metrics.columns import Array
+from bench.plan.slo import Slo, parse
+from bench.records import Record, RequestError
 from serving.errors import UserError
 
 P99 = parse("ttft:p99<=500ms")

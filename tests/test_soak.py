@@ -11,7 +11,7 @@ from sim_process import MODEL, started
 from test_verify import LOAD, simulated
 
 from bench.records import Record, RequestError, Sample
-from bench.soak import change, drift, judged, soak
+from bench.verify.soak import change, drift, judged, soak
 from serving.engine import Endpoint
 
 

@@ -11,12 +11,12 @@ import pytest
 from report_fixture import build
 
 import servetune
-from bench import scenariofile
-from bench.modelfiles import model_files
 from bench.outcome import outcomes
+from bench.plan import scenariofile
 from bench.records import Run
 from bench.results import RunFolder
-from bench.specify import Asked, _parameters, specify, unwatched
+from bench.spec.modelfiles import model_files
+from bench.spec.specify import Asked, _parameters, specify, unwatched
 from serving.config import ServingConfig
 from serving.errors import UserError
 from serving.exporters.reading import deployment

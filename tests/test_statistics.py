@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import ar1
 
-from bench.statistics import (
+from bench.metrics.statistics import (
     effective_size,
     floor,
     mser,

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from report_fixture import build
 
-from bench import scenariofile, summary
+from bench import summary
 from bench.grid import Load
 from bench.metrics import METRICS, compute
 from bench.outcome import declared_cache_share, outcomes
-from bench.price import price_for
+from bench.plan import scenariofile
+from bench.plan.price import price_for
 from bench.results import RunFolder
 
 

@@ -11,13 +11,13 @@ import pytest
 from report_fixture import build
 from rich.console import Console
 
-from bench import scenariofile
 from bench.outcome import Outcome, outcomes
+from bench.plan import scenariofile
+from bench.plan.scenario import Scenario
 from bench.report import terminal
 from bench.report.command import report
 from bench.report.ranking import jobs
 from bench.results import RunFolder
-from bench.scenario import Scenario
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import trace
-from bench.trace import Arrival
+from bench.traffic import trace
+from bench.traffic.trace import Arrival
 from serving.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "traces"

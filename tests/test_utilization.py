@@ -8,10 +8,10 @@ import pytest
 from synthetic import point, record
 
 from bench.metrics import METRICS
+from bench.metrics.utilization import attained, binds
+from bench.metrics.view import View
+from bench.plan.target import recorded
 from bench.records import Run
-from bench.target import recorded
-from bench.utilization import attained, binds
-from bench.view import View
 from serving.hardware import HARDWARE
 from serving.shapes import SHAPES
 
@@ -94,6 +94,6 @@ def test_the_device_is_that_of_the_run_not_of_this_machine(model_of_scenario):
 
 @pytest.fixture
 def model_of_scenario():
-    from bench.scenario import Model
+    from bench.plan.scenario import Model
 
     return Model(name="m", path="nowhere", shape="llama-3.1-8b")

@@ -11,11 +11,12 @@ import yaml
 from sim_process import MODEL, started
 
 import servetune
-from bench import account, promised, rescored, verify
-from bench.claim import Claim, overall
-from bench.promised import judged
 from bench.records import Judgement, Reason
-from bench.verify import same_files, same_model
+from bench.spec import account
+from bench.spec.claim import Claim, overall
+from bench.verify import promises, scores, verify
+from bench.verify.promises import judged
+from bench.verify.verify import same_files, same_model
 from serving import exporters
 from serving.engine import Endpoint
 from serving.exporters import reading
@@ -101,7 +102,7 @@ def test_a_changed_flag_fails_even_with_a_manifest_of_its_own(tmp_path: Path) ->
 
 
 def test_a_changed_model_file_fails(tmp_path: Path) -> None:
-    from bench.modelfiles import hashed
+    from bench.spec.modelfiles import hashed
 
     (tmp_path / "model.safetensors").write_bytes(b"abc")
     files = [f.model_dump() for f in hashed(tmp_path)]
@@ -146,17 +147,17 @@ def test_a_slowed_server_fails_and_the_same_server_passes(tmp_path: Path) -> Non
     (tmp_path / "a").mkdir()
     with started(tmp_path / "a", sim=SLOW) as server:
         endpoint = Endpoint(server.url, MODEL, "vllm", "1")
-        first = promised.performance(simulated(slos=[slo]), endpoint)[0]
+        first = promises.performance(simulated(slos=[slo]), endpoint)[0]
         assert first.verdict == "pass", first
         assert first.interval is not None
         assert first.effect is not None
         # The upper end is put at twice the value, so that a busy machine cannot look like a slower server.
         measured = {**slo, "measured_ms": first.effect, "interval_ms": [first.interval[0], 2 * first.effect]}
-        again = promised.performance(simulated(slos=[measured]), endpoint)[0]
+        again = promises.performance(simulated(slos=[measured]), endpoint)[0]
         assert again.verdict == "pass", again
     (tmp_path / "b").mkdir()
     with started(tmp_path / "b", fault="slow_after:0", sim=SLOW) as server:
-        slowed = promised.performance(simulated(slos=[measured]), Endpoint(server.url, MODEL, "vllm", "1"))[0]
+        slowed = promises.performance(simulated(slos=[measured]), Endpoint(server.url, MODEL, "vllm", "1"))[0]
     assert slowed.verdict == "fail", slowed
     assert (slowed.effect or 0) > 5 * first.effect
 
@@ -172,9 +173,9 @@ def test_an_invalid_measurement_is_repeated_and_then_inconclusive(
     spec = simulated(slos=[slo], evidence=[{"key": "a", "verdict": "ok", "slo": "met", "load": load}])
     with started(tmp_path) as server:
         endpoint = Endpoint(server.url, MODEL, "vllm", "1")
-        promised.performance(spec, endpoint)
+        promises.performance(spec, endpoint)
         assert len(verdicts) == 3
-        claim = promised.performance(spec, endpoint)[0]
+        claim = promises.performance(spec, endpoint)[0]
     assert not verdicts
     assert claim.verdict == "inconclusive"
     assert "the client was busy" in claim.text
@@ -187,7 +188,7 @@ def test_the_load_of_the_source_is_repeated_when_none_has_a_rate() -> None:
         for key, users in (("aa", 2), ("bb", 8), ("cc", 4))
     ]
     spec = simulated(evidence=evidence, metadata={"source": "run/bb"})
-    load = promised.loaded(spec)
+    load = promises.loaded(spec)
     assert load is not None
     assert load.concurrency == 8
 
@@ -209,7 +210,7 @@ def test_a_score_is_held_against_its_interval_and_floor(
     score: float, interval: tuple[float, float], items: int, verdict: str
 ) -> None:
     spec = simulated(accuracy={"facts": [FACT], "floor": 0.95, "verdict": "PASS"})
-    claim = rescored.judged(spec.accuracy.facts[0], spec.accuracy, score, interval, items)
+    claim = scores.judged(spec.accuracy.facts[0], spec.accuracy, score, interval, items)
     assert claim.verdict == verdict, claim
     assert claim.threshold == pytest.approx(0.57)
 
@@ -219,7 +220,7 @@ def test_scores_are_asked_again_of_the_server(tmp_path: Path) -> None:
     """The simulated engine answers at random: what it scored it scores again, and no more than that."""
     from bench.accuracy import settings, tasks
     from bench.accuracy.evaluate import evaluate
-    from bench.scored import facts
+    from bench.spec.scores import facts
 
     with started(tmp_path, tokenizer="none") as server:
         endpoint = Endpoint(server.url, MODEL, "vllm", "1")
@@ -228,15 +229,15 @@ def test_scores_are_asked_again_of_the_server(tmp_path: Path) -> None:
         known = [fact.model_dump() for fact in facts(made, None)]
         assert known[0]["items"] == 60
         spec = simulated(accuracy={"facts": known, "floor": None, "verdict": None, "split": "all"})
-        claims = rescored.accuracy(spec, endpoint, tmp_path / "again")
+        claims = scores.accuracy(spec, endpoint, tmp_path / "again")
         assert [c.verdict for c in claims] == ["pass"], claims
         assert claims[0].effect == pytest.approx(known[0]["score"])
         better = {**known[0], "score": 0.99, "interval": [0.97, 1.0]}
         spec = simulated(accuracy={"facts": [better], "floor": None, "verdict": None, "split": "all"})
-        claims = rescored.accuracy(spec, endpoint, tmp_path / "better")
+        claims = scores.accuracy(spec, endpoint, tmp_path / "better")
         assert [c.verdict for c in claims] == ["fail"], claims
         gone = simulated(accuracy={"facts": [{**better, "task": "mine.jsonl"}], "split": "all"})
-        assert rescored.accuracy(gone, endpoint, tmp_path / "gone")[0].verdict == "inconclusive"
+        assert scores.accuracy(gone, endpoint, tmp_path / "gone")[0].verdict == "inconclusive"
 
 
 def test_the_fingerprint_of_the_verified_start_is_held(
@@ -244,7 +245,7 @@ def test_the_fingerprint_of_the_verified_start_is_held(
 ) -> None:
     server = Endpoint("http://127.0.0.1:9", MODEL, "vllm", "1")
     said: list[str | None] = ["vllm-0.32.0-aaaaaaaa"]
-    monkeypatch.setattr("bench.account.asked_fingerprint", lambda spec, server: said[0])
+    monkeypatch.setattr("bench.spec.account.asked_fingerprint", lambda spec, server: said[0])
 
     def verdict(known: str | None) -> list[str]:
         effective = {account.FINGERPRINT: known} if known else {}

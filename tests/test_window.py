@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from synthetic import closed_loop, gauge, open_loop, record
 
+from bench.metrics.view import View
 from bench.records import Run
-from bench.view import View
 
 
 def exponential(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -26,7 +26,7 @@ from rich.table import Table
 from bench.grid import Load
 from bench.load.conformance import names_of, scripted_server, truth
 from bench.load.drive import drive
-from bench.prompts import prompts
+from bench.traffic.prompts import prompts
 from serving.engine import Endpoint
 
 FIRST_MS, STEP_MS = 50, 10

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.ratio import ratio
+from bench.metrics.ratio import ratio
 
 TRIALS = 4000
 WITHIN = 0.01

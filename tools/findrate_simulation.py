@@ -1,4 +1,4 @@
-"""Proof by simulation: does `bench.findrate` find a capacity that is known, and at what cost?
+"""Proof by simulation: does `bench.findrate.find` find a capacity that is known, and at what cost?
 
     .venv/bin/python tools/findrate_simulation.py [--seeds 20] [--model mmc ...]
 
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from findrate_servers import MODELS, Model, Serve, model
 
-from bench.capacity import Capacity
-from bench.findrate import find_rate
+from bench.findrate.capacity import Capacity
+from bench.findrate.find import find_rate
 from bench.grid import Load, Point
 from bench.records import Judgement, Record, Run
 from serving.config import ServingConfig

@@ -18,11 +18,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from bench.expected import ready_s
-from bench.target import Target
-from search.grids import Cell, Grid, write
+from bench.plan.estimate import ready_s
+from bench.plan.target import Target
 from search.objective import Goal
 from search.outcome import Settings, key_of
+from search.replay.grids import Cell, Grid, write
 from search.space import Axis, Space
 from serving import hardware, memory, schemes, shapes
 from serving.config import ServingConfig

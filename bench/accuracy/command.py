@@ -34,7 +34,7 @@ def evaluate_command(
     from bench.accuracy.progress import Bar, as_json, show
     from bench.accuracy.settings import Accuracy
     from bench.output import write_json
-    from bench.units import seconds
+    from bench.plan.units import seconds
     from serving.engine import Endpoint
     from serving.errors import UserError
 

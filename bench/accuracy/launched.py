@@ -17,7 +17,7 @@ from serving.engines import engine
 from serving.errors import Failure
 
 if TYPE_CHECKING:
-    from bench.planning import Launch, Plan
+    from bench.plan.planning import Launch, Plan
     from bench.watch import Watch
     from serving.process import Server
 

@@ -7,21 +7,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench import yamlfile
 from bench.accuracy import cache
 from bench.accuracy import tasks as tasks_named
 from bench.accuracy.lmeval import LmEvalTask
 from bench.accuracy.preflight import known_lack
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Task, drawn
-from bench.expected import POINT_S, point_s, ready_s
 from bench.grid import Load, Point
+from bench.plan import yamlfile
+from bench.plan.estimate import POINT_S, point_s, ready_s
 from serving.config import ServingConfig
 from serving.errors import ScenarioError, UserError
 
 if TYPE_CHECKING:
-    from bench.scenario import Scenario
-    from bench.target import Target
+    from bench.plan.scenario import Scenario
+    from bench.plan.target import Target
 
 OPEN_LOOP = 8
 """Items asked at a time where the load does not say (an open loop)."""
@@ -34,7 +34,7 @@ LOOKED_AT = 40
 
 
 class Launch(Protocol):
-    """What is needed of a `bench.planning.Launch`."""
+    """What is needed of a `bench.plan.planning.Launch`."""
 
     @property
     def name(self) -> str: ...

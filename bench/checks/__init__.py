@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bench.calibration import Calibration
 from bench.checks import answers, client, machine, server, steadiness
 from bench.checks.case import Case, Finding, Thresholds
+from bench.machine.calibration import Calibration
+from bench.metrics.view import View
+from bench.plan.slo import Slo
 from bench.records import Judgement, Reason, Run
-from bench.slo import Slo
-from bench.view import View
 
 CHECKS: dict[str, Callable[[Case], Finding | None]] = {
     "schedule_lag": client.schedule_lag,

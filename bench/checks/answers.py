@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 
-from bench import latency
 from bench.checks.case import Case, Finding, graded
+from bench.metrics import latency
 from bench.records import Record
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.calibration import Calibration
-from bench.view import View
+from bench.machine.calibration import Calibration
+from bench.metrics.view import View
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench import latency
 from bench.checks.case import Case, Finding, graded
-from bench.statistics import percentile
-from bench.throughput import dispatched_share
+from bench.metrics import latency
+from bench.metrics.statistics import percentile
+from bench.metrics.throughput import dispatched_share
 
 _MORE_CLIENT = "add --workers, lower the rate, or run the client on cores or a machine of its own"
 
@@ -113,7 +113,7 @@ ARRIVALS_TESTED = ("constant", "poisson", "gamma")
 
 def arrivals(case: Case) -> Finding | None:
     """Open loop: the gaps at which requests really left, against the process asked for."""
-    from bench.arrivals import fit
+    from bench.traffic.arrivals import fit
 
     load = case.view.run.point.load
     sent = case.view.requests.sent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.checks.case import Case, Finding
-from bench.nvml import THROTTLE_REASONS
+from bench.telemetry.nvml import THROTTLE_REASONS
 
 THROTTLED = 0x008 | 0x020 | 0x040 | 0x080
 """Hardware and thermal slowdown and power brake. The power cap (0x004) is the card at its rated power:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bench.checks.case import Case, Finding, graded
-from bench.histogram import reconcile, served
-from bench.resources import cache_hit_share
+from bench.metrics.histogram import reconcile, served
+from bench.metrics.resources import cache_hit_share
 
 
 def cache_hits(case: Case) -> Finding | None:

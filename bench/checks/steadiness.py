@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bench import latency
 from bench.checks.case import Case, Finding, graded
-from bench.statistics import effective_size, floor
-from bench.throughput import concurrency_mean, littles_law_ratio
+from bench.metrics import latency
+from bench.metrics.statistics import effective_size, floor
+from bench.metrics.throughput import concurrency_mean, littles_law_ratio
 
 
 def too_few_samples(case: Case) -> Finding | None:

@@ -12,8 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from bench.grid import Load
+    from bench.plan.slo import Slo
     from bench.records import Judgement, Run
-    from bench.slo import Slo
 
 ARRIVALS = re.compile(r"(poisson|constant|gamma|ramp|burst)(?::([0-9.]+))?")
 ARGUMENT = {"gamma": "cv", "ramp": "ramp_to_per_s", "burst": "burst_size"}
@@ -67,9 +67,9 @@ def load(
 ) -> int:
     """Measure a running server. Exit status 0; 1 when the measurement is invalid."""
     from bench.output import write_json
-    from bench.prompts import prompts as prompts_of
-    from bench.slo import parse
-    from bench.units import seconds
+    from bench.plan.slo import parse
+    from bench.plan.units import seconds
+    from bench.traffic.prompts import prompts as prompts_of
     from serving.engine import Endpoint
     from serving.errors import UserError
 
@@ -115,10 +115,10 @@ def load(
 
 def as_json(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> dict[str, Any]:
     """The contract of `servetune load --json`; nulls where the sample is too small, with `needed` beside."""
-    from bench.intervals import intervals
     from bench.metrics import compute, needed, percentiles
+    from bench.metrics.intervals import intervals
+    from bench.metrics.view import View
     from bench.records import RequestError
-    from bench.view import View
 
     metrics = compute(run, slos=slos)
     window = View(run, slos).window

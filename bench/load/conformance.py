@@ -19,8 +19,8 @@ from urllib.request import ProxyHandler, build_opener
 
 from bench.grid import Load
 from bench.load.drive import Drive, drive
-from bench.prompts import prompts
 from bench.records import Record, RequestError
+from bench.traffic.prompts import prompts
 from serving.engine import Endpoint
 
 TOLERANCE_S = 0.020

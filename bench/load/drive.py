@@ -24,8 +24,8 @@ from bench.load.dialect import PATHS
 from bench.load.job import Job, Request, write_requests
 from bench.load.processes import Processes, Progress
 from bench.load.records import record
-from bench.prompts import Prompts
 from bench.records import ClientHealth, Record
+from bench.traffic.prompts import Prompts
 from serving.engine import Endpoint
 from serving.errors import UserError
 

@@ -1,4 +1,4 @@
-"""`servetune load --find-rate`: the capacity search (`bench.findrate`) bound to a running server."""
+"""`servetune load --find-rate`: the capacity search (`bench.findrate.find`) bound to a running server."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.capacity import Probe, as_json
-from bench.findrate_drive import capacity_of
-from bench.findrate_table import line, show
+from bench.findrate.capacity import Probe, as_json
+from bench.findrate.drive import capacity_of
+from bench.findrate.table import line, show
 from bench.grid import Load
 from bench.load.dialect import is_strict
 from bench.load.running import point_of
-from bench.prompts import Prompts
+from bench.plan.slo import Slo
 from bench.records import Verdict
-from bench.slo import Slo
+from bench.traffic.prompts import Prompts
 from serving.engine import Endpoint
 from serving.errors import UserError
 

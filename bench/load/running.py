@@ -7,16 +7,16 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.calibration import kept
 from bench.checks import judge
 from bench.grid import Load, Point
 from bench.load.dialect import STRICT_NOTE, is_strict
 from bench.load.drive import Interrupted, drive
+from bench.machine.calibration import kept
 from bench.outcome import declared_cache_share
-from bench.probe import Sampler
-from bench.prompts import Prompts
+from bench.plan.slo import Slo
 from bench.records import Judgement, Run
-from bench.slo import Slo
+from bench.telemetry.probe import Sampler
+from bench.traffic.prompts import Prompts
 from serving.config import ServingConfig
 from serving.engine import Endpoint
 

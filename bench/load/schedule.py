@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import arrivals, trace
 from bench.grid import Load
 from bench.load.job import Request
-from bench.prompts import Prompts
+from bench.traffic import arrivals, trace
+from bench.traffic.prompts import Prompts
 from serving.errors import UserError
 
 FASTEST_REQUEST_S = 0.05

@@ -17,7 +17,7 @@ from bench.load.answer import parse
 from bench.load.client import Client
 from bench.load.exchange import Exchange
 from bench.load.job import Job, Request, read_requests
-from bench.prompts import own
+from bench.traffic.prompts import own
 
 LONG_BACKLOG = 2000
 """Exchanges waiting to be written from which on they get ten times the time."""

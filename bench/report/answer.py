@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench import utilization
 from bench.accuracy.card import settling
+from bench.metrics import utilization
 from bench.report import words
 from bench.report.ranking import Candidate, Job, gain, push
 

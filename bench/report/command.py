@@ -31,9 +31,10 @@ def show(folder: RunFolder, json: str | None) -> int:
 
     Exit status 0; 1 when not one point may be believed.
     """
-    from bench import scenariofile, scorecards, summary
+    from bench import scorecards, summary
     from bench.outcome import outcomes
     from bench.output import write_json
+    from bench.plan import scenariofile
     from bench.report import page, terminal
     from bench.report.ranking import jobs
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.comparison import Comparison, overall
+from bench.compare.comparison import Comparison, overall
 from bench.metrics import METRICS
 
 COLOUR = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}

@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from bench.plan.slo import Slo
     from bench.records import Judgement, Run
-    from bench.slo import Slo
 
 COLOUR = {"ok": "green", "suspect": "yellow", "invalid": "red"}
 SERIES = ("ttft", "tpot", "icl", "e2e", "schedule_lag")

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.metrics import METRICS
 from bench.outcome import Outcome
+from bench.plan.scenario import Scenario
 from bench.report import accuracy_table, figures, study, words
 from bench.report.answer import Answer, answers, everywhere
 from bench.report.ranking import COST, Candidate, Job, push
 from bench.report.terminal import columns_for
 from bench.results import RunFolder
-from bench.scenario import Scenario
 
 if TYPE_CHECKING:
     from bench.scorecards import Scorecard

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from bench.expand import Dropped
+from bench.plan.expand import Dropped
 
 if TYPE_CHECKING:
-    from bench.planning import Plan
+    from bench.plan.planning import Plan
 
 MOST_ROWS = 40
 

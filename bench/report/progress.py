@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import TYPE_CHECKING, TextIO
 
-from bench.expand import label
 from bench.grid import Load, Point
+from bench.plan.expand import label
 from bench.records import Run
 from bench.report import accuracy_table, words
 from bench.report.plan_table import duration
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bench.accuracy.result import Evaluation
     from bench.load.drive import Progress
-    from bench.planning import Plan
+    from bench.plan.planning import Plan
 
 RECENT = 15
 """Reports of a running load, several a second, over which its live speed is taken."""

@@ -12,9 +12,9 @@ from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
-from bench.expand import label as load_label
 from bench.grid import Load
 from bench.outcome import Outcome, SloState
+from bench.plan.expand import label as load_label
 from bench.records import Verdict
 from serving.config import ServingConfig
 

@@ -15,10 +15,10 @@ from rich.text import Text
 
 from bench.metrics import METRICS
 from bench.outcome import Outcome
+from bench.plan.scenario import Scenario
 from bench.report import accuracy_table, words
 from bench.report.answer import Answer, answers
 from bench.report.ranking import Candidate, Job, push
-from bench.scenario import Scenario
 
 if TYPE_CHECKING:
     from bench.scorecards import Scorecard

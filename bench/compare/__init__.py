@@ -1,0 +1,1 @@
+"""Is B as good as A? Ratios of two runs with intervals."""

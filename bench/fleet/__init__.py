@@ -1,0 +1,1 @@
+"""Replicas, GPUs and money for a rate or for recorded traffic."""

@@ -1,0 +1,1 @@
+"""What to run: the scenario, its points, their launches, and what cannot fit."""

@@ -1,0 +1,85 @@
+"""Target: where a scenario would run, and what is known of the device and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving import hardware, shapes
+from serving.config import Device, ServingConfig
+from serving.hardware import Hardware
+from serving.shapes import Shape
+
+if TYPE_CHECKING:
+    from bench.plan.scenario import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How earlier launches compared: memory used beside weights and KV cache, measured / predicted.
+
+    Made by `bench.plan.feasibility.calibrate`; `low` and `high` are the extremes seen.
+    """
+
+    launches: int = 0
+    low: float = 1.0
+    high: float = 1.0
+
+
+UNCALIBRATED = Calibration()
+
+
+@dataclass(frozen=True)
+class Target:
+    """The device and the model. `hardware` or `shape` None: not known, so nothing is refused for it."""
+
+    device: Device
+    hardware: Hardware | None
+    shape: Shape | None
+    calibration: Calibration = UNCALIBRATED
+
+
+def target_of(device: Device | None, model: Model) -> Target:
+    """This machine (its first GPU where there is one, else the CPU) and the scenario's model."""
+    from bench.telemetry.gpus import gpus_visible
+
+    shape = shapes.find(model.shape) or shapes.of_folder(Path(model.path))[0]
+    gpus = gpus_visible() if device != "cpu" else []
+    if gpus:
+        return Target("cuda", hardware.of_driver_name(gpus[0].name, gpus[0].memory_bytes), shape)
+    if device == "cuda":
+        return Target("cuda", None, shape)
+    import psutil
+
+    return Target("cpu", hardware.cpu(psutil.virtual_memory().total), shape)
+
+
+def recorded(manifest: Mapping[str, Any], model: Model) -> Target:
+    """The device and model of a run, as its manifest has them: a report may be made on another machine."""
+    shape = shapes.find(model.shape) or shapes.of_folder(Path(model.path))[0]
+    gpus = (manifest.get("environment") or {}).get("gpus") or []
+    if manifest.get("device") != "cuda" or not gpus:
+        return Target("cpu", None, shape)
+    return Target("cuda", hardware.of_driver_name(gpus[0]["name"], gpus[0]["memory_bytes"]), shape)
+
+
+def place(config: ServingConfig, target: Target) -> tuple[Hardware | None, Shape | None]:
+    """The device and shape that count for this config: the simulated engine brings its own."""
+    if config.engine != "sim":
+        return target.hardware, target.shape
+    named = config.sim.get("shape")
+    shape = _shape(str(named)) if named else target.shape or _shape(config.model)
+    return _device(str(config.sim.get("gpu", "h200"))), shape
+
+
+@lru_cache(maxsize=64)
+def _device(name: str) -> Hardware | None:
+    return hardware.find(name)
+
+
+@lru_cache(maxsize=64)
+def _shape(name: str) -> Shape | None:
+    return shapes.find(name)

@@ -1,0 +1,156 @@
+"""From a measured run or search to the spec of what to deploy, with its evidence.
+
+Pure but for reading the run and hashing the model's files. The same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from bench.outcome import Outcome, outcomes
+from bench.plan.scenario import Scenario
+from bench.results import RunFolder
+from bench.spec.choice import choose
+from bench.spec.evidence import NAMES, capacity, evidence, promises, safe, worst_request_s
+from bench.spec.modelfiles import model_files
+from bench.spec.scores import accuracy
+from serving.config import ServingConfig
+from serving.engines.installed import short_name
+from serving.spec import (
+    Cost,
+    EngineFacts,
+    HardwareFacts,
+    Metadata,
+    Model,
+    Operations,
+    Parameter,
+    Rollback,
+    SecretRef,
+    ServingSpec,
+    Status,
+    Workload,
+)
+
+IDENTITY = frozenset(
+    {"engine", "engine_version", "device", "model", "revision", "checkpoint", "tokenizer", "url",
+     "api_key_env", "extra_args", "env", "sim", "attempt"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run cannot know: where it will be deployed from. `fallback`: the next best configuration."""
+
+    name: str | None = None
+    point: str | None = None
+    image: str | None = None
+    replicas: int = 1
+    secrets: tuple[SecretRef, ...] = ()
+    plugins: tuple[str, ...] = ()
+    parent: str | None = None
+    fallback_id: str | None = None
+    fallback: bool = False
+
+
+def specify(folder: RunFolder, scenario: Scenario, asked: Asked) -> ServingSpec:
+    """UserError when no point may be believed and meets the SLOs, or the one asked for is not there."""
+    found = [o for o in outcomes(folder, scenario) if o.run.failure is None]
+    best = choose(folder, found, asked.point, fallback=asked.fallback)
+    same = [o for o in found if o.run.point.config.key == best.run.point.config.key]
+    config, run = best.run.point.config, best.run
+    source = config.checkpoint or config.model
+    files, unhashed = model_files(source, config.revision)
+    held = safe(same)
+    at = held or best
+    return ServingSpec(
+        metadata=Metadata(
+            name=asked.name or f"{scenario.name}-{config.key}",
+            tool_version=version("servetune"),
+            tool_commit=_commit(folder),
+            scenario_sha256=folder.manifest.get("scenario_sha256"),
+            source=f"{folder.path.name}/{best.key}",
+        ),
+        status=Status(noted=[unhashed] if unhashed else []),
+        model=Model(
+            source=source, revision=config.revision, served_name=short_name(config.model), files=files
+        ),
+        engine=EngineFacts(
+            name=config.engine,
+            version=run.engine_version,
+            simulated=run.simulated,
+            plugins=sorted(asked.plugins),
+            image=asked.image,
+        ),
+        parameters=_parameters(config, [o.run.point.config for o in found], run.effective),
+        native=dict(config.extra_args),
+        env=dict(config.env),
+        effective={k: v for k, v in sorted(run.effective.items()) if isinstance(v, (str, int, float, bool))},
+        hardware=HardwareFacts(
+            device=config.device,
+            gpu=_gpu(folder) if config.device == "cuda" else None,
+            gpus=config.tensor_parallel_size if config.device == "cuda" else 0,
+        ),
+        workload=Workload(
+            description=run.point.load.workload,
+            input_tokens_mean=best.metrics["input_tokens_mean"] or None,
+            output_tokens_mean=best.metrics["output_tokens_mean"] or None,
+        ),
+        slos=promises(folder, same, at),
+        capacity=capacity(same, held, at, asked.replicas),
+        cost=_cost(best),
+        operations=Operations(
+            cold_start_s=max((o.run.ready_s for o in same if o.run.ready_s), default=60.0),
+            worst_request_s=worst_request_s(best),
+            secrets=list(asked.secrets),
+        ),
+        accuracy=accuracy(folder, scenario, config.key),
+        rollback=Rollback(spec_id=asked.parent, fallback_id=asked.fallback_id),
+        evidence=[evidence(o) for o in sorted(same, key=lambda o: o.key)],
+    ).with_id()
+
+
+def unwatched(scenario: Scenario) -> list[str]:
+    """SLOs for which the server has no histogram, so that no alert of ours watches them."""
+    return [str(s) for s in scenario.slos if s.metric not in NAMES or s.statistic in (None, "mean")]
+
+
+def _parameters(
+    config: ServingConfig, tried: Sequence[ServingConfig], effective: Any
+) -> dict[str, Parameter]:
+    """Tuned: others were tried in the run. Fixed: set, and the same everywhere. Resolved: the engine's.
+
+    A setting that was tried and is best left to the engine is resolved, too: nothing is to be set.
+    """
+    found = {}
+    for name in sorted(set(ServingConfig.model_fields) - IDENTITY):
+        value = getattr(config, name)
+        others = {getattr(other, name) for other in tried if other.engine == config.engine}
+        if value is not None and len(others) > 1:
+            found[name] = Parameter(value=value, provenance="tuned")
+        elif name in config.settings:
+            found[name] = Parameter(value=value, provenance="fixed")
+        elif isinstance(effective.get(name), (str, int, float, bool)):
+            found[name] = Parameter(value=effective[name], provenance="resolved")
+    return found
+
+
+def _commit(folder: RunFolder) -> str | None:
+    """Of the servetune that measured; `+`: with changes that were not committed."""
+    known = folder.manifest.get("environment", {}).get("servetune") or {}
+    return f"{known['commit']}{'+' if known.get('dirty') else ''}" if known.get("commit") else None
+
+
+def _gpu(folder: RunFolder) -> str | None:
+    gpus = folder.manifest.get("environment", {}).get("gpus") or []
+    return str(gpus[0]["name"]) if gpus and "name" in gpus[0] else None
+
+
+def _cost(o: Outcome) -> Cost | None:
+    price, gpus = o.price, o.run.point.config.tensor_parallel_size
+    if price is None:
+        return None
+    hour = price.per_hour * (gpus if price.per == "gpu" else 1)
+    return Cost(replica_hour=hour, currency=price.currency, source=price.source, date=price.date.isoformat())

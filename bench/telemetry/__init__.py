@@ -1,0 +1,1 @@
+"""What the engine, its GPUs and its machine say while the load runs."""

@@ -1,0 +1,90 @@
+"""`servetune verify`: from the command line to the claims, and back to an exit status."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+STATUS = {"pass": 0, "fail": 1, "inconclusive": 3}
+
+
+def verify_command(
+    spec: Annotated[Path, typer.Argument(help="A spec that servetune spec wrote.", show_default=False)],
+    files: Annotated[
+        Path | None, typer.Option(help="Folder of exported vllm files to start. Default: a fresh export.")
+    ] = None,
+    live: Annotated[
+        str | None, typer.Option(help="URL of a running deployment: checked by reading, not by load.")
+    ] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="With --live: environment variable that holds the key.")
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="With --live: one request for one token, for the fingerprint.")
+    ] = False,
+    soak: Annotated[
+        str | None, typer.Option(help="Go on under the promised load for this long, such as 1h.")
+    ] = None,
+    signature: Annotated[
+        Path | None, typer.Option(help="Envelope that servetune sign wrote; needs --public-key.")
+    ] = None,
+    public_key: Annotated[Path | None, typer.Option(help="PEM file of the signer's public key.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="On PASS: write the spec, now verified, to this file.")
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE|-", help="Write the claims as JSON.")
+    ] = None,
+) -> int:
+    """Start the exported files and hold every claim against them. Exit: 0 PASS, 1 FAIL, 3 INCONCLUSIVE."""
+    from bench.output import write_json
+    from bench.plan.units import seconds
+    from bench.spec.account import FINGERPRINT
+    from bench.spec.claim import overall
+    from bench.spec.signing import check
+    from bench.verify import verify
+    from serving.errors import UserError
+    from serving.lock import device_lock
+    from serving.spec import dump, load
+
+    found = load(spec)
+    if live and (files or out or soak):
+        raise UserError(
+            "--live reads a running server; it starts no files and verifies no spec", "leave out the others"
+        )
+    if (signature is None) != (public_key is None):
+        raise UserError("a signature is checked with a key", "give both --signature and --public-key")
+    try:
+        soak_s = seconds(soak) if soak else None
+    except ValueError as error:
+        raise UserError(f"--soak: {error}", "--soak 1h") from error
+    claims = [check(spec, signature, public_key)] if signature and public_key else []
+    if overall(claims) == "fail":
+        pass  # nothing is started that somebody else wrote
+    elif live:
+        claims += verify.verify_live(found, live, api_key_env, probe=probe)
+    else:
+        held = device_lock(found.hardware.device, f"servetune verify {spec}")
+        with held, tempfile.TemporaryDirectory(prefix="servetune-verify-") as folder:
+            claims += verify.verify(found, Path(folder), files, soak_s)
+    verdict = overall(claims)
+    if json:
+        write_json(
+            {"spec": found.metadata.id, "verdict": verdict, "claims": [asdict(c) for c in claims]}, json
+        )
+    if json != "-":
+        for claim in claims:
+            print(f"{claim.verdict.upper():13} {claim.name:15} {claim.text}")
+        print(f"{verdict.upper()}: {spec}")
+    if out and verdict == "pass":
+        status = found.status.model_copy(update={"verified": True})
+        said = [(FINGERPRINT, c.text) for c in claims if c.name == "fingerprint"]
+        changed = {"status": status, "effective": {**found.effective, **dict(said)}}
+        out.write_text(dump(found.model_copy(update=changed)), encoding="utf-8")
+        print(f"wrote {out}", file=sys.stderr)
+    return STATUS[verdict]

@@ -1,0 +1,84 @@
+"""The latencies that a spec promises, measured again under the load that they were promised for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from bench.grid import Load
+from bench.spec.claim import Claim, Outcome
+from bench.spec.modelfiles import folder
+from serving.engine import Endpoint
+from serving.exporters import reading
+from serving.exporters.deployment import Slo
+from serving.spec import ServingSpec
+
+OUR_NAMES = {"ttft": "ttft", "tpot": "tpot", "e2e": "e2e", "itl": "icl"}
+ATTEMPTS = 3
+
+
+def performance(spec: ServingSpec, server: Endpoint) -> list[Claim]:
+    """The measured load once more, and each latency that the spec promises.
+
+    A measurement that may not be believed says nothing of the server: it is repeated, ATTEMPTS at most.
+    """
+    from bench.load.running import measure
+    from bench.metrics import compute
+    from bench.metrics.intervals import intervals
+    from bench.traffic.prompts import prompts
+
+    point = loaded(spec)
+    if point is None or not spec.slos:
+        return [Claim("performance", "inconclusive", "the spec has no evidence whose load can be repeated")]
+    words = prompts(tokenizer(spec))
+    for attempt in range(ATTEMPTS):
+        run, judgement = measure(server, point, words, (), seed=1 + attempt)
+        if judgement.verdict != "invalid":
+            break
+    why = "; ".join(r.text for r in judgement.reasons if r.verdict == "invalid")
+    found, known = compute(run), intervals(run)
+    claims = []
+    for fact, slo in zip(spec.slos, reading.deployment(spec).slos, strict=True):
+        name = f"{OUR_NAMES[fact.metric]}_p{fact.percentile:g}_ms"
+        interval = known.get(name)
+        low_high = (float(interval.low), float(interval.high)) if interval else None
+        claims.append(judged(name, slo, found.get(name), low_high, why))
+    return claims
+
+
+def tokenizer(spec: ServingSpec) -> str | None:
+    """Folder of the model's own tokenizer, where the model lies here."""
+    weights = folder(spec.model.source, spec.model.revision)
+    return str(weights.resolve()) if weights and (weights / "tokenizer.json").is_file() else None
+
+
+def judged(
+    name: str, slo: Slo, value: float | None, interval: tuple[float, float] | None, unbelieved: str
+) -> Claim:
+    """One latency in milliseconds against the lower of its SLO and its regression limit.
+
+    `unbelieved`: why the measurement is invalid; empty when it is not.
+    """
+    limit = 1000 * min(slo.limit_s, slo.regression_s or slo.limit_s)
+    if value is None or unbelieved:
+        why = f"this measurement is invalid: {unbelieved}" if unbelieved else "too few samples"
+        return Claim(name, "inconclusive", why, value, interval, limit)
+    low = interval[0] if interval else value
+    verdict: Outcome = "pass" if value <= limit else "fail" if low > limit else "inconclusive"
+    return Claim(name, verdict, f"{value:.4g} ms, at most {limit:.4g} ms", value, interval, limit)
+
+
+def loaded(spec: ServingSpec) -> Load | None:
+    """The load that the promises are of: the highest rate that held, else that of the source."""
+    held = [e for e in spec.evidence if e.get("verdict") == "ok" and e.get("slo") == "met" and "load" in e]
+    if not held:
+        return None
+    source = spec.metadata.source.rpartition("/")[2]
+
+    def rank(e: Mapping[str, Any]) -> tuple[float, bool, str]:
+        return e["load"].get("rate_per_s", 0.0), e.get("key") == source, str(e.get("key"))
+
+    load: Mapping[str, Any] = max(held, key=rank)["load"]
+    names = {field.name for field in fields(Load)}
+    return Load(**load) if set(load) <= names and load.get("arrivals") != "trace" else None

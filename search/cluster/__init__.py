@@ -1,0 +1,1 @@
+"""Trials at several places at once; Ray carries them."""

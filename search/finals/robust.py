@@ -1,0 +1,183 @@
+"""Robust: does the winner still win when load, lengths and prompts are not quite those of the search?
+
+Winner and baseline are each launched once more and tried on the conditions of `search.finals.stress`. The
+winner is a cliff where it fails, breaks a promise that the baseline keeps, or is surely worse than the
+baseline, and then the next best takes its place. How much launches differ is taken from the finalists'
+rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from search.finals.answer import CONFIDENCE, Answer, Standing, missed
+from search.outcome import Outcome, Settings, key_of
+
+if TYPE_CHECKING:
+    from search.loop import Loop
+
+Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+
+
+@runtime_checkable
+class Stressing(Protocol):
+    """An oracle that tries a configuration on other loads, all on one launch."""
+
+    def stressed(self, settings: Settings, like: Outcome) -> dict[str, Outcome]:
+        """Condition -> outcome; empty when the scenario wants none. `like`: names the loads to be moved."""
+        ...
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition. `gain` over the baseline there with its bounds, as shares; None: a value is missing."""
+
+    condition: str
+    verdict: Verdict
+    why: str
+    value: float | None
+    gain: tuple[float, float, float] | None
+
+    def as_json(self) -> dict[str, Any]:
+        gain = self.gain
+        return {
+            "condition": self.condition,
+            "verdict": self.verdict,
+            "why": self.why,
+            "value": self.value,
+            "gain": gain and {"estimate": gain[0], "low": gain[1], "high": gain[2]},
+        }
+
+
+def settle(loop: Loop, answer: Answer) -> Answer:
+    """The answer when cliffs have lost: the best finalist that stands, else the default."""
+    if not isinstance(loop.oracle, Stressing) or answer.verdict != "winner" or answer.winner is None:
+        return answer
+    checked: dict[str, tuple[Check, ...]] = {}
+    fallen: set[str] = set()
+    line = [answer.winner, *_others(answer)]
+    base = _tried(loop, answer.baseline, answer.winner.outcomes[0])
+    for standing in line:
+        mine = _tried(loop, standing, answer.winner.outcomes[0])
+        found = tuple(checks(loop, standing, answer.baseline, mine, base))
+        checked[key_of(standing.settings)] = found
+        cliff = next((c for c in found if c.verdict == "FAIL"), None)
+        if cliff is None:
+            return _with(loop, answer, standing, fallen, checked)
+        fallen.add(key_of(standing.settings))
+        loop.say(f"a cliff: {_shown(standing.settings)}: {cliff.condition}: {cliff.why}")
+    winner = answer.baseline if answer.baseline.feasible else None
+    return _with(loop, answer, winner, fallen, checked)
+
+
+def _with(
+    loop: Loop,
+    answer: Answer,
+    winner: Standing | None,
+    fallen: set[str],
+    checked: Mapping[str, Sequence[Check]],
+) -> Answer:
+    """What may have been missed is told of those that are no cliff."""
+    stands = [s for s in answer.standings if key_of(s.settings) not in fallen]
+    most = None if winner is None else missed(loop.goal, winner, stands)
+    return replace(answer, winner=winner, missed=most, robust=checked)
+
+
+def checks(
+    loop: Loop,
+    standing: Standing,
+    baseline: Standing,
+    mine: Mapping[str, Outcome],
+    base: Mapping[str, Outcome],
+) -> list[Check]:
+    """One a condition that both were tried on."""
+    shared = [name for name in mine if name in base]
+    reach = _reach(loop, standing, baseline, len(shared))
+    return [_check(loop, name, mine[name], base[name], reach) for name in shared]
+
+
+def _check(loop: Loop, name: str, mine: Outcome, base: Outcome, reach: float | None) -> Check:
+    gain = None
+    if mine.value is not None and base.value is not None:
+        middle = loop.goal.gain(mine.value, base.value)
+        gain = None if reach is None else (middle, middle - reach, middle + reach)
+    broken = [promise for promise, by in mine.violations.items() if by > 0]
+    lost = [promise for promise in broken if base.failure is None and base.violations.get(promise, 0.0) <= 0]
+    if mine.failure is not None:
+        both = base.failure is not None
+        return Check(name, "INCONCLUSIVE" if both else "FAIL", f"{mine.failure}: {mine.detail}", None, gain)
+    if lost:
+        why = f"breaks {', '.join(lost)}, which the default keeps"
+        return Check(name, "FAIL", why, mine.value, gain)
+    if gain is not None and gain[2] < 0:
+        return Check(name, "FAIL", f"{-gain[0]:.1%} worse than the default", mine.value, gain)
+    if broken:
+        return Check(
+            name, "INCONCLUSIVE", f"breaks {', '.join(broken)}, as the default does", mine.value, gain
+        )
+    if mine.detail:  # of a look that did not fail: what of it is not settled
+        return Check(name, "INCONCLUSIVE", mine.detail, mine.value, gain)
+    if gain is None or gain[0] < 0:
+        why = (
+            "the default has no value to compare with" if gain is None else "no better than the default here"
+        )
+        return Check(name, "INCONCLUSIVE", why, mine.value, gain)
+    return Check(name, "PASS", "", mine.value, gain)
+
+
+def _reach(loop: Loop, standing: Standing, baseline: Standing, conditions: int) -> float | None:
+    """Half the interval of one gain: by the spread of the rounds' gains, for all conditions together."""
+    gains = [
+        loop.goal.gain(ours.value, theirs.value)
+        for ours, theirs in zip(standing.outcomes, baseline.outcomes, strict=False)
+        if ours.value is not None and theirs.value is not None
+    ]
+    if len(gains) < 2 or conditions == 0:
+        return None
+    from scipy import stats
+
+    mean = sum(gains) / len(gains)
+    spread = math.sqrt(sum((g - mean) ** 2 for g in gains) / (len(gains) - 1))
+    return float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / conditions, len(gains) - 1)) * spread
+
+
+def _tried(loop: Loop, standing: Standing, like: Outcome) -> dict[str, Outcome]:
+    """What an earlier part of this study measured, else a launch of its own now."""
+    held = _held(loop, standing.settings)
+    if held:
+        return held
+    assert isinstance(loop.oracle, Stressing)
+    loop.say(f"other loads: {_shown(standing.settings)}")
+    found = loop.oracle.stressed(standing.settings, like)
+    for condition, outcome in found.items():
+        loop.log.append("stress", condition=condition, outcome=outcome.as_json())
+    if found:
+        loop.log.append("stressed", settings=dict(standing.settings))
+    return found
+
+
+def _held(loop: Loop, settings: Settings) -> dict[str, Outcome]:
+    from search.outcome import from_json
+
+    found: dict[str, Outcome] = {}
+    whole = False
+    for event in loop.log.events():
+        if event["event"] == "stress" and key_of(event["outcome"]["config"]) == key_of(settings):
+            found[event["condition"]] = from_json(event["outcome"])
+        whole = whole or (event["event"] == "stressed" and key_of(event["settings"]) == key_of(settings))
+    return found if whole else {}
+
+
+def _others(answer: Answer) -> Sequence[Standing]:
+    """Those surely better than the baseline that are not the winner, best first."""
+    found = [
+        s for s in answer.standings[1:] if s.feasible and s.gain and s.gain[1] > 0 and s is not answer.winner
+    ]
+    return sorted(found, key=lambda s: -(s.gain or (0.0,))[0])
+
+
+def _shown(settings: Settings) -> str:
+    return " ".join(f"{k}={v}" for k, v in settings.items())

@@ -1,0 +1,1 @@
+"""Searchers compared on recorded grids in place of engines."""
