@@ -1,11 +1,13 @@
 """What a server holds in device memory, in bytes: weights, activations, graphs; the rest is for the KV cache.
 
 The arithmetic of weights and KV cache is exact; activations, graphs and the context are estimates, checked
-against vLLM's own log lines (docs/sim.md). All figures are for one device of `tensor_parallel_size`.
+against launches that others published (tests/launches, docs/sim.md). All figures are for one device of
+`tensor_parallel_size`.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 
 from serving.hardware import Hardware
@@ -16,12 +18,20 @@ BLOCK_TOKENS = 16
 """Tokens in a block of the KV cache on a GPU (vLLM's default)."""
 BLOCK_TOKENS_CPU = 128
 
-CONTEXT_BYTES = {"cuda": 550 * 2**20, "cpu": 2200 * 2**20}
-"""Driver context, communicator buffers, interpreter and libraries: assumption."""
-GRAPH_BYTES_PER_LAYER = 250_000
-"""One captured batch size, one layer: 67 sizes of 32 layers are then 0.54 GB, as vLLM logs for an 8B."""
+CONTEXT_BYTES = {"cuda": 100 * 2**20, "cpu": 2200 * 2**20}
+"""What is not torch's: on a GPU the libraries' buffers (the driver's context is in place before vLLM takes
+its first reading, so it is not counted); on a CPU the interpreter and libraries."""
+LINK_BYTES = 1000 * 2**20
+"""More of it with tensor parallelism: NCCL and the custom all-reduce."""
+GRAPH_BYTES_PER_LAYER = 170_000
+"""One captured graph, one layer."""
 HIDDEN_COPIES = 4
-LOGIT_COPIES = 3
+
+ALLOCATION = 2 * 2**20
+LARGE_ALLOCATION = 10 * 2**20
+KEPT_REMAINDER = 2**20
+"""torch's allocator: from 10 MiB on whole multiples of 2 MiB, of which up to 1 MiB left over stays unused."""
+
 SPIKE_BYTES = 350_000_000
 SPIKE_SHARE = 0.35
 """Use above what start-up profiled, under full load: fragmentation and workspaces: assumption."""
@@ -30,15 +40,61 @@ STARTUP_BYTES = 350 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
+class Profiling:
+    """How a release of vLLM measures its own need at start-up.
+
+    logit_bytes     at the peak of the sampler's dummy run, for each sequence and entry of the vocabulary
+    counts_graphs   the memory of CUDA graphs is taken from what the KV cache may use
+    """
+
+    logit_bytes: float
+    counts_graphs: bool
+
+
+SORTS = 38.0
+"""torch's top-k/top-p: logits in 16 and 32 bits, a sorted copy, 64-bit indices, probabilities, sort space."""
+FILTERS = 14.0
+"""A fused kernel for top-k/top-p (FlashInfer, Triton): logits in 16 and 32 bits, probabilities, noise."""
+PLAIN = 6.0
+"""The second model runner, whose dummy run samples without top-k and top-p: logits in 16 and 32 bits."""
+
+RELEASES: tuple[tuple[tuple[int, int], Profiling], ...] = (
+    ((0, 0), Profiling(SORTS, False)),
+    ((0, 12), Profiling(FILTERS, False)),
+    ((0, 21), Profiling(FILTERS, True)),
+    ((0, 30), Profiling(PLAIN, True)),
+)
+"""From that release on. Graphs are counted since 0.21 (vllm pull request 30515 and `gpu_worker.py` of 0.32);
+the sampler's share is read off the launches and the source of 0.32."""
+UNKNOWN = Profiling(SORTS, True)
+"""The most that any release takes."""
+
+
+def profiling(release: str | None, fused_sampler: bool = False) -> Profiling:
+    """Of a release of vLLM ("0.11.2"); None or unreadable: UNKNOWN. `fused_sampler`: FlashInfer samples."""
+    numbers = re.match(r"v?(\d+)\.(\d+)", release or "")
+    if numbers is None:
+        return UNKNOWN
+    version = (int(numbers[1]), int(numbers[2]))
+    found = [row for first, row in RELEASES if first <= version][-1]
+    if fused_sampler and found.logit_bytes > FILTERS:
+        return Profiling(FILTERS, found.counts_graphs)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """Bytes unless the name says otherwise. `available`: left for the KV cache, negative when overdrawn.
 
     total        of the device;  allowed  total x gpu_memory_utilization, what the engine may use
+    buffers      loaded with the weights: the rotary table, block tables, what torch's allocator rounds up
+    graphs       CUDA graphs, where the release counts them
     context      driver and libraries
     kv_tokens    tokens that fit in the KV cache;  max_concurrency  of requests of max_model_len
     """
 
     weights: int
+    buffers: int
     activations: int
     graphs: int
     context: int
@@ -54,32 +110,35 @@ class Budget:
     @property
     def used(self) -> int:
         """Everything but the KV cache."""
-        return self.weights + self.activations + self.graphs + self.context
+        return self.weights + self.buffers + self.activations + self.graphs + self.context
 
     def as_json(self) -> dict[str, float]:
         return asdict(self)
 
 
-def budget(resolved: Resolved, hardware: Hardware, shape: Shape) -> Budget:
+def budget(resolved: Resolved, hardware: Hardware, shape: Shape, profiling: Profiling = UNKNOWN) -> Budget:
     """The memory of one device. KeyError for a quantization whose physics is not known."""
     tp = resolved.tensor_parallel_size
+    cuda = hardware.device == "cuda"
+    block = BLOCK_TOKENS if cuda else BLOCK_TOKENS_CPU
     weights = shape.weight_bytes(resolved.quantization, resolved.dtype) // tp
     kv_per_token = shape.kv_bytes_per_token(resolved.kv_cache_dtype, resolved.dtype) / min(tp, shape.kv_heads)
-    activations = activation_bytes(resolved, shape)
+    buffers = loaded_bytes(resolved, shape) if cuda else 0
+    buffers += resolved.max_num_seqs * -(-resolved.max_model_len // block) * 4
+    activations = activation_bytes(resolved, shape, profiling)
     graphs = 0
-    if not resolved.enforce_eager and hardware.device == "cuda":
-        sizes = min(resolved.max_num_seqs, 512) // 8 + 3
-        graphs = sizes * shape.layers * GRAPH_BYTES_PER_LAYER
-    context = CONTEXT_BYTES[hardware.device]
+    if cuda and profiling.counts_graphs and not resolved.enforce_eager:
+        graphs = graph_bytes(resolved, shape)
+    context = CONTEXT_BYTES[hardware.device] + (LINK_BYTES if cuda and tp > 1 else 0)
     total = hardware.memory_bytes
     allowed = int(total * resolved.gpu_memory_utilization)
-    available = allowed - weights - activations - graphs - context
+    available = allowed - weights - buffers - activations - graphs - context
     if resolved.kv_cache_bytes is not None:
         available = min(available, resolved.kv_cache_bytes) if available > 0 else available
-    block = BLOCK_TOKENS if hardware.device == "cuda" else BLOCK_TOKENS_CPU
     kv_tokens = max(0, int(available / (kv_per_token * block))) * block
     return Budget(
         weights=weights,
+        buffers=buffers,
         activations=activations,
         graphs=graphs,
         context=context,
@@ -94,13 +153,51 @@ def budget(resolved: Resolved, hardware: Hardware, shape: Shape) -> Budget:
     )
 
 
-def activation_bytes(resolved: Resolved, shape: Shape) -> int:
-    """Peak of one profiled step: MLP and residual of a full batch, and fp32 logits of every sequence."""
+def activation_bytes(resolved: Resolved, shape: Shape, profiling: Profiling = UNKNOWN) -> int:
+    """Peak of the profiled step: the MLP of a full batch, or after it the sampler with every sequence."""
     tp = resolved.tensor_parallel_size
+    each = shape.dtype_bytes(resolved.dtype)
     width = 3 * shape.intermediate / tp + HIDDEN_COPIES * shape.hidden
-    step = resolved.max_num_batched_tokens * width * shape.dtype_bytes(resolved.dtype)
-    logits = resolved.max_num_seqs * shape.vocab * 4 * LOGIT_COPIES
-    return round(step + logits)
+    step = resolved.max_num_batched_tokens * width * each
+    sequences = min(resolved.max_num_seqs, resolved.max_num_batched_tokens)
+    hidden = resolved.max_num_batched_tokens * shape.hidden * each
+    return round(max(step, hidden + sequences * shape.vocab * profiling.logit_bytes))
+
+
+def graph_bytes(resolved: Resolved, shape: Shape) -> int:
+    """Of the CUDA graphs: one a captured size for prefills, and one for decoding up to max_num_seqs."""
+    largest = min(2 * resolved.max_num_seqs, 512)
+    sizes = [n for n in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if n <= largest]
+    decoding = sum(1 for n in sizes if n <= resolved.max_num_seqs)
+    return (len(sizes) + decoding) * shape.layers * GRAPH_BYTES_PER_LAYER
+
+
+def loaded_bytes(resolved: Resolved, shape: Shape) -> int:
+    """What loading takes beside the weights: the rotary table, and what torch's allocator rounds up.
+
+    For weights as they are in the checkpoint; a quantized layer's tensors are not known one by one.
+    """
+    each = shape.dtype_bytes(resolved.dtype)
+    table = shape.context * shape.head_dim * each
+    if resolved.quantization != "none" or shape.disk_quantization:
+        return table
+    tp = resolved.tensor_parallel_size
+    width, kv_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    layer = (
+        shape.hidden * (width + 2 * kv_width),
+        width * shape.hidden,
+        2 * shape.hidden * shape.intermediate,
+        shape.hidden * shape.intermediate,
+    )
+    heads = (shape.head_weights,) * (1 if shape.tied else 2)
+    unused = sum(_unused(count * each // tp) for count in layer) * shape.layers
+    return table + unused + sum(_unused(count * each // tp) for count in heads)
+
+
+def _unused(size: int) -> int:
+    """Bytes of torch's block for `size` that stay unused."""
+    left = -size % ALLOCATION
+    return left if size >= LARGE_ALLOCATION and left <= KEPT_REMAINDER else 0
 
 
 def spike_bytes(budget: Budget, sequences_share: float, tokens_share: float) -> int:
