@@ -21,8 +21,10 @@ BLOCK_TOKENS_CPU = 128
 CONTEXT_BYTES = {"cuda": 100 * 2**20, "cpu": 2200 * 2**20}
 """What is not torch's: on a GPU the libraries' buffers (the driver's context is in place before vLLM takes
 its first reading, so it is not counted); on a CPU the interpreter and libraries."""
-LINK_BYTES = 1000 * 2**20
-"""More of it with tensor parallelism: NCCL and the custom all-reduce."""
+LINK_BYTES = 100 * 2**20
+NVLINK_BYTES = 1000 * 2**20
+"""More of it with tensor parallelism: NCCL, and over NVLink the all-reduce's own buffers (assumption)."""
+NVLINK_BYTES_PER_S = 100e9
 GRAPH_BYTES_PER_LAYER = 170_000
 """One captured graph, one layer."""
 HIDDEN_COPIES = 4
@@ -129,7 +131,9 @@ def budget(resolved: Resolved, hardware: Hardware, shape: Shape, profiling: Prof
     graphs = 0
     if cuda and profiling.counts_graphs and not resolved.enforce_eager:
         graphs = graph_bytes(resolved, shape)
-    context = CONTEXT_BYTES[hardware.device] + (LINK_BYTES if cuda and tp > 1 else 0)
+    context = CONTEXT_BYTES[hardware.device]
+    if cuda and tp > 1:
+        context += NVLINK_BYTES if hardware.link_bytes_per_s > NVLINK_BYTES_PER_S else LINK_BYTES
     total = hardware.memory_bytes
     allowed = int(total * resolved.gpu_memory_utilization)
     available = allowed - weights - buffers - activations - graphs - context

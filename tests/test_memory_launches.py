@@ -20,7 +20,14 @@ from serving.shapes import Shape
 ROWS: list[dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parent / "launches" / "launches.yaml").read_text(encoding="utf-8")
 )
-SETTINGS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "quantization", "dtype")
+SETTINGS = (
+    "tensor_parallel_size",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "quantization",
+    "dtype",
+)
 MORE = {
     "qwen3-14b": Shape("qwen3-14b", 40, 5120, 40, 8, 128, 17408, 151936, 40960, qk_norm=True),
     "codellama-34b": Shape("codellama-34b", 48, 8192, 64, 8, 128, 22016, 32000, 16384),
@@ -112,7 +119,7 @@ def test_bytes_a_token_are_exact(found: Launch) -> None:
 
 
 def test_weights_as_loaded() -> None:
-    """Unquantized: exact to the fourth digit in most, 0.2% in nine of ten. bitsandbytes: 3%."""
+    """Unquantized: exact to the fourth digit in most, 0.1% in nine of ten. bitsandbytes: 3%."""
     errors: list[float] = []
     quantized: list[float] = []
     for found in LAUNCHES:
@@ -123,16 +130,17 @@ def test_weights_as_loaded() -> None:
     assert len(errors) >= 20
     middle, most = spread(errors)
     assert middle < 0.0002
-    assert most < 0.002
+    assert most < 0.001
     assert max(abs(error) for error in (*errors, *quantized)) < 0.035
 
 
 def test_the_peak_of_the_profiled_step() -> None:
-    """Where the log gives it."""
+    """Where the log gives it. The farthest ran with a max_num_seqs that is not told."""
     logged = [found for found in LAUNCHES if "activations_gib" in found.row]
-    assert len(logged) >= 2
-    for found in logged:
-        assert found.budget.activations / GIB == pytest.approx(found.row["activations_gib"], rel=0.05)
+    assert len(logged) >= 4
+    errors = [found.budget.activations / GIB / found.row["activations_gib"] - 1 for found in logged]
+    assert spread(errors)[0] < 0.05
+    assert max(abs(error) for error in errors) < 0.20
 
 
 def test_the_graphs_that_recent_releases_count() -> None:
