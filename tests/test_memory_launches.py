@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.feasibility import judge
+from bench.plan.feasibility import judge
 from serving import hardware, memory, shapes
 from serving.hardware import GIB, Hardware
 from serving.memory import Budget

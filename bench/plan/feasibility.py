@@ -13,10 +13,10 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from bench.plan.target import UNCALIBRATED, Calibration, Target, place
-from serving import memory, schemes
+from serving import environments, memory, schemes
 from serving.config import ServingConfig
 from serving.hardware import GIB, Hardware
-from serving.memory import Budget
+from serving.memory import Budget, Profiling
 from serving.resolved import NAMES, Resolved, resolve
 from serving.shapes import Shape
 
@@ -57,7 +57,20 @@ class Feasibility:
 
 def budget_of(config: ServingConfig, where: Hardware, shape: Shape) -> Budget:
     """The memory a config would take. KeyError for a quantization whose bytes are not known."""
-    return memory.budget(_resolved(config, where, shape), where, shape)
+    return memory.budget(_resolved(config, where, shape), where, shape, profiling_of(config))
+
+
+def profiling_of(config: ServingConfig) -> Profiling:
+    """How the vLLM that would serve takes its own measure; the hungriest release for other engines."""
+    if config.engine != "vllm":
+        return memory.UNKNOWN
+    return _profiling(config.engine_version, config.device)
+
+
+@lru_cache(maxsize=64)
+def _profiling(version: str | None, device: str) -> Profiling:
+    found = environments.find("vllm", version, device)
+    return memory.profiling(found.version if found else version)
 
 
 def fits(config: ServingConfig, target: Target) -> Feasibility:
@@ -73,15 +86,20 @@ def fits(config: ServingConfig, target: Target) -> Feasibility:
         return Feasibility("unknown", f"the bytes of quantization {config.quantization} are not known")
     calibration = UNCALIBRATED if config.engine == "sim" else target.calibration
     asked = tuple([getattr(config, name) for name in _ASKED])
-    return _fits(asked, config.engine == "transformers", where, shape, calibration)
+    return _fits(asked, config.engine == "transformers", where, shape, calibration, profiling_of(config))
 
 
 @lru_cache(maxsize=4096)
 def _fits(
-    asked: tuple[Any, ...], grows: bool, where: Hardware, shape: Shape, calibration: Calibration
+    asked: tuple[Any, ...],
+    grows: bool,
+    where: Hardware,
+    shape: Shape,
+    calibration: Calibration,
+    profiling: Profiling,
 ) -> Feasibility:
     resolved = resolve(dict(zip(_ASKED, asked, strict=True)), where, shape)
-    budget = memory.budget(resolved, where, shape)
+    budget = memory.budget(resolved, where, shape, profiling)
     return judge_growing(budget) if grows else judge(budget, resolved, calibration)
 
 
