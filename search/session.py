@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from search.objective import Goal, constraints
 from search.resume import StudyLog
 from search.searchers.surrogate import Surrogate
 from search.space import Space
+from search.status import Status
 from search.study import SAMPLERS, Study, default_storage, reached
 from search.timed import Timed
 from serving.engines import engine
@@ -58,16 +58,19 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
         log = StudyLog(path)
         if resume:
             log.append("resumed", unix_s=time.time())
-        say(f"study in {path}, {space.size:,} configurations or more")
-        loop = _loop(scenario, folder, target, goal, space, asked, log)
+        status = Status()
+        status.say(f"study in {path}, {space.size:,} configurations or more")
         try:
+            loop = _loop(scenario, folder, target, goal, space, asked, log, status)
             ended = loop.run() if asked.ray is None else _on_cluster(loop, scenario, asked.ray)
-            say(f"the search ends: {ended}")
+            status.say(f"the search ends: {ended}")
             answer = settle(loop, conclude(loop))
         except KeyboardInterrupt:
             log.append("interrupted", unix_s=time.time())
-            say(f"to go on: servetune search {file} --resume --out {path}")
+            status.say(f"to go on: servetune search {file} --resume --out {path}")
             raise
+        finally:
+            status.stop()
         written = _written(scenario, folder, loop, answer, ended)
     from bench.output import write_json
 
@@ -94,16 +97,12 @@ def _on_cluster(loop: Loop, scenario: Scenario, address: str) -> str:
     )
     assert isinstance(loop.oracle, Measured)
     cluster = Cluster.join(address, loop.oracle.target.device, simulated=simulated, devices=most)
-    say(f"{cluster.slots} trials at a time")
+    loop.say(f"{cluster.slots} trials at a time")
     try:
         with reached(loop.study.storage, "when it is back: servetune search ... --resume; nothing is lost"):
             return parallel.run(loop, cluster)
     finally:
         cluster.leave()
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _loop(
@@ -114,20 +113,23 @@ def _loop(
     space: Space,
     asked: Asked,
     log: StudyLog,
+    status: Status,
 ) -> Loop:
     chosen = scenario.search
     study = Study.open(
         asked.storage or default_storage(folder.path), folder.path.name, space, goal,
         constraints(scenario), chosen.sampler, scenario.seed,
     )  # fmt: skip
-    oracle = Measured(scenario, folder, target, goal, Timed())
+    oracle = Measured(scenario, folder, target, goal, Timed(status.show))
     oracle.recall(log.history())
     price = scenario.price
     budget = Budget(chosen.budget_s, chosen.trials, chosen.budget_usd, price.per_hour if price else None)
     searcher = None
     if chosen.sampler == "surrogate":
         searcher = Surrogate(space, goal, constraints(scenario), scenario.seed)
-    return Loop(space, goal, oracle, study, log, budget, chosen.worthwhile, chosen.finalists, searcher, say)
+    return Loop(
+        space, goal, oracle, study, log, budget, chosen.worthwhile, chosen.finalists, searcher, status.say
+    )
 
 
 def _with(scenario: Scenario, asked: Asked) -> Scenario:

@@ -24,9 +24,10 @@ class Enough(Exception):  # noqa: N818 -- not an error
 
 @dataclass
 class Timed:
-    """Seconds by phase (`search.outcome.PHASES`); `show` is told a few words when the phase changes."""
+    """Seconds by phase (`search.outcome.PHASES`); `show` is told what is being done, and on which launch."""
 
-    show: Callable[[str], None] = lambda text: None
+    show: Callable[[str, str], None] = lambda doing, launch: None
+    launch: str = ""
     spent: dict[str, float] = field(default_factory=dict)
     done: dict[str, Run] = field(default_factory=dict)
 
@@ -46,7 +47,8 @@ class Timed:
 
     def launch_started(self, config: ServingConfig, index: int, total: int) -> None:
         self._turn("launch")
-        self.show("starting the engine")
+        self.launch = config.label
+        self.show("starting the engine", self.launch)
         if self.enough is not None and self.enough(self.done):
             raise Enough
 
@@ -55,10 +57,11 @@ class Timed:
 
     def point_started(self, point: Point) -> None:
         self._turn("warmup")
-        self.show("warming up")
+        self.show("warming up", self.launch)
 
     def load_progress(self, progress: Progress) -> None:
-        self.show("measuring")
+        total = f"/{progress.total}" if progress.total else ""
+        self.show(f"measuring {progress.done}{total} requests", self.launch)
 
     def point_finished(self, run: Run) -> None:
         # The load says when it began; what came before it on this point was warming up.
@@ -74,7 +77,7 @@ class Timed:
     def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None:
         if self.phase != "accuracy":
             self._turn("accuracy")
-        self.show(f"accuracy: {task} {done}/{total}")
+        self.show(f"scoring {task} {done:,}/{total:,} items", self.launch)
 
     def evaluated(self, config: ServingConfig, evaluation: Evaluation) -> None:
         self._turn("launch")
