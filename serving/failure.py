@@ -1,8 +1,11 @@
-"""Why an engine has no numbers to give: exit code, log and behaviour to one `Failure`, by a table.
+"""Why an engine has no numbers to give: exit code, log and behaviour to one `Failure`.
 
-The rules are tried in order and the first that matches names the kind: causes stand before their
-consequences, because an engine's log usually ends with the consequence. Texts are those of the engines'
-own logs; `tests/logs/` holds the ones they were written from.
+`RULES` are tried in order and the first that matches names the kind: causes stand before their
+consequences, because an engine's log usually ends with the consequence. They are in
+`serving.breakdowns` and `serving.refusals`; `tests/logs/` holds the logs they are judged by.
+
+Lines at the level of information and warnings are left out first: a healthy start says "out of memory",
+"failed" and "not supported" often enough.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
+from serving import breakdowns, refusals
 from serving.errors import Failure, FailureKind
+from serving.rule import Rule
 
 Phase = Literal["launch", "load"]
 Behaviour = Literal["exited", "not_ready", "silent", "failing"]
@@ -21,92 +25,22 @@ Behaviour = Literal["exited", "not_ready", "silent", "failing"]
 TAIL_LINES = 60
 READ_CHARACTERS = 400_000
 DETAIL_CHARACTERS = 300
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A cause, the log text that shows it, and what to do. `OOM_LAUNCH` becomes `OOM_LOAD` under load.
-
-    `launch_only`: under load the same words come from requests, and say nothing about the server.
-    """
-
-    kind: FailureKind
-    pattern: str
-    hint: str
-    launch_only: bool = False
-
-
-MEMORY_HINT = "lower max_model_len, max_num_seqs or kv_cache_bytes, or quantize the weights"
+LINE_CHARACTERS = 20_000
 
 RULES: tuple[Rule, ...] = (
-    Rule(
-        FailureKind.PORT_TAKEN,
-        r"address already in use|Errno 98|EADDRINUSE|only one usage of each socket address",
-        "another process listens there; leave the port to servetune",
-        launch_only=True,
-    ),
-    Rule(
-        FailureKind.OOM_LAUNCH,
-        r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
-        r"|HIP out of memory|DefaultCPUAllocator: can't allocate memory|Cannot allocate memory|MemoryError\b",
-        MEMORY_HINT,
-    ),
-    Rule(
-        FailureKind.OOM_LAUNCH,
-        r"No available memory for the cache blocks|KV cache is needed, which is larger than the available"
-        r"|larger than the maximum number of tokens that can be stored in KV cache"
-        r"|is less than requested memory for kv|is less than desired (GPU|CPU) memory utilization",
-        f"{MEMORY_HINT}, or raise gpu_memory_utilization; see what else uses the memory: servetune doctor",
-    ),
-    Rule(
-        FailureKind.BAD_FLAG,
-        r"(?m)^.*(error: (unrecognized arguments|argument |ambiguous option|the following arguments)"
-        r"|No such option|Invalid value for|Got unexpected extra argument|invalid choice).*$",
-        "the engine's own parser refused the command line; servetune-flags.txt beside it lists its flags",
-        launch_only=True,
-    ),
-    Rule(
-        FailureKind.UNSUPPORTED,
-        r"Failed to find a kernel|No compiled .* kernel|has no attribute '(cutlass|marlin|gptq|awq)[^']*'"
-        r"|'_OpNamespace' '_C' object has no attribute|Could not run '[^']+' with arguments from the"
-        r"|_C::\w+\(\) expected at most 0 argument|no kernel image is available"
-        r"|not implemented for '(Half|BFloat16|Float8|Char)",
-        "this build of the engine lacks the kernel on this device; serving/support.py lists what works",
-    ),
-    Rule(
-        FailureKind.UNSUPPORTED,
-        r"Unknown quantization method|Unsupported quantization method|(?i:quantization) is not supported"
-        r"|is not supported for the current GPU|Minimum capability|currently not supported in this platform"
-        r"|(?i:quantization method) \S+ is not|bfloat16 is only supported|Bfloat16 is only supported"
-        r"|Invalid `?repository ID|requires (the )?bitsandbytes|Please install (the )?\S*bitsandbytes"
-        r"|No module named 'bitsandbytes'|ImportError: (Using|Loading) .*(bitsandbytes|bnb)",
-        "choose another quantization, dtype or engine version: serving/support.py lists what works",
-        launch_only=True,
-    ),
-    Rule(
-        FailureKind.UNSUPPORTED,
-        r"(?m)^ *Value error, .*$",
-        "the engine refused this setting or combination of settings",
-        launch_only=True,
-    ),
-    Rule(
-        FailureKind.UNSUPPORTED,
-        r"ValidationError: \d+ validation errors? for|NotImplementedError"
-        r"|ValueError: .*(not supported|unsupported|must be|should be|is greater than the derived|cannot be)",
-        "the engine refused this setting or combination of settings",
-        launch_only=True,
-    ),
-    Rule(
-        FailureKind.KILLED,
-        r"died unexpectedly \(exit code: -(9|15)\)",
-        "something else on this machine ended a process of the engine",
-    ),
-    Rule(
-        FailureKind.CRASH,
-        r"(Worker proc|Engine core proc|EngineCore) ?\S* died unexpectedly",
-        "one of its processes ended without a word: killed from outside, or a crash in native code",
-    ),
+    *breakdowns.TAKEN,
+    *breakdowns.MEMORY,
+    *refusals.COMMAND_LINE,
+    *refusals.MODEL,
+    *breakdowns.DRIVER,
+    *refusals.PARALLEL,
+    *refusals.SETTINGS,
+    *breakdowns.GPU_FAULT,
+    *breakdowns.MACHINE,
+    *breakdowns.TOOLS,
+    *breakdowns.PROCESSES,
 )
+
 
 BY_BEHAVIOUR: Mapping[Behaviour, tuple[FailureKind, str, str]] = {
     "not_ready": (
@@ -126,8 +60,19 @@ BY_BEHAVIOUR: Mapping[Behaviour, tuple[FailureKind, str, str]] = {
     ),
 }
 
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_HARMLESS = re.compile(r"(?:\([^()]{1,80}\) ?){0,4}(?:INFO|DEBUG|WARNING)\b")
+_ASIDE = re.compile(
+    r"NCCL INFO |Warning: |dump_input\.py|^\W*(?:\([^()]{1,80}\)\s*)*[^\]]{0,80}\]?\s+raise \w"
+)
 _PREFIX = re.compile(
-    r"^\s*(\(\S+ pid=\d+\)\s*)?((INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:.]+ \[[^\]]*\]\s*)?"
+    r"^[\s>│|]*(?:\[rank\d+\]:\s*)?(?:\([^()]*(?:pid|rank)[= ][^()]*\)\s*)*"
+    r"(?:(?:ERROR|CRITICAL) (?:[\d-]+ [\d:.]+ )?)?(?:\[?[\w/]+\.py:\d+\]\s*)?"
+)
+_EXCEPTION = re.compile(r"(?m)^(?!.*\bexcept\b).*?\b(\w+(?:Error|Exception|Interrupt)(?:: .*)?)$")
+_CONSEQUENCE = re.compile(
+    r"See (?:root cause|stack trace)|EngineDeadError|EngineGenerateError|CancelledError|KeyboardInterrupt"
+    r"|ConnectionResetError|BrokenPipeError|died unexpectedly"
 )
 
 
@@ -167,14 +112,18 @@ def _cause(
 ) -> tuple[FailureKind, str, str]:
     oom = FailureKind.OOM_LAUNCH if phase == "launch" else FailureKind.OOM_LOAD
     if out_of_host_memory and (exit_code is None or exit_code != 0):
-        return oom, "the kernel ended it: the machine ran out of memory", MEMORY_HINT
+        return oom, "the kernel ended it: the machine ran out of memory", breakdowns.MEMORY_HINT
+    said = _said(log)
     for rule in RULES:
         if phase == "load" and rule.launch_only:
             continue
-        found = re.search(rule.pattern, log)
-        if found:
-            kind = oom if rule.kind is FailureKind.OOM_LAUNCH else rule.kind
-            return kind, _line(log, found.start()), rule.hint
+        found = re.search(rule.pattern, said)
+        if found is None:
+            continue
+        if rule.consequence and phase == "launch" and _exceptions(said[: found.start()]):
+            continue
+        kind = oom if rule.kind is FailureKind.OOM_LAUNCH else rule.kind
+        return kind, _lines(said, *found.span("detail" if "detail" in found.groupdict() else 0)), rule.hint
     if behaviour != "exited":
         kind, text, hint = BY_BEHAVIOUR[behaviour]
         after = f" (waited {waited_s:.0f} s)" if waited_s is not None else ""
@@ -182,27 +131,46 @@ def _cause(
     if exit_code is not None and exit_code < 0 and -exit_code in (signal.SIGKILL, signal.SIGTERM):
         name = signal.Signals(-exit_code).name
         return FailureKind.KILLED, f"ended from outside by {name}", "something else on this machine ended it"
-    return FailureKind.CRASH, _last_error(log, exit_code), "the log's tail is kept with this failure"
+    return FailureKind.CRASH, _last_error(said, exit_code), "the log's tail is kept with this failure"
 
 
-def _line(log: str, position: int) -> str:
-    """The whole line at a position, without the engine's own prefix."""
-    start = log.rfind("\n", 0, position) + 1
-    end = log.find("\n", position)
-    return _PREFIX.sub("", log[start : None if end < 0 else end]).strip()[:DETAIL_CHARACTERS]
+def _said(log: str) -> str:
+    """The log without colours, asides and what is only source code in a traceback."""
+    lines = (line[:LINE_CHARACTERS] for line in _COLOUR.sub("", log).splitlines())
+    return "\n".join(line for line in lines if not (_HARMLESS.match(line) or _ASIDE.search(line)))
+
+
+def _lines(log: str, start: int, end: int) -> str:
+    """The whole lines from start to end as one, without the engine's own prefixes.
+
+    Of a very long line, what stands from the last exception before the words that were found.
+    """
+    first = log.rfind("\n", 0, start) + 1
+    last = log.find("\n", end)
+    if start - first > DETAIL_CHARACTERS // 2:
+        named = [found.start() for found in re.finditer(r"\w+(?:Error|Exception): ", log[first:start])]
+        first = first + named[-1] if named else start
+    text = log[first : None if last < 0 else last]
+    return " ".join(_plain(line) for line in text.splitlines())[:DETAIL_CHARACTERS].strip()
+
+
+def _plain(line: str) -> str:
+    return _PREFIX.sub("", line).strip(" \t│|")
+
+
+def _exceptions(log: str) -> list[str]:
+    """Every exception the log names, one a line, without those that only report another."""
+    named = (_plain(found[0])[:DETAIL_CHARACTERS] for found in _EXCEPTION.finditer(log))
+    return [line for line in named if not _CONSEQUENCE.search(line)]
 
 
 def _last_error(log: str, exit_code: int | None) -> str:
-    """The last line that names an exception, else the exit status or signal."""
-    named = [
-        line
-        for line in re.findall(r"(?m)^.*?\b(\w+(?:Error|Exception|Interrupt)\b: ?.*)$", log)
-        if not re.search(r"See (root cause|stack trace)|EngineDeadError", line)
-    ]
+    """The last exception, else the exit status or signal."""
+    named = _exceptions(log)
     how = "it is gone" if exit_code is None else f"exit status {exit_code}"
     if exit_code is not None and exit_code < 0:
         try:
             how = f"ended by {signal.Signals(-exit_code).name}"
         except ValueError:
             how = f"ended by signal {-exit_code}"
-    return f"{how}: {named[-1].strip()[:DETAIL_CHARACTERS]}" if named else how
+    return f"{how}: {named[-1]}" if named else how

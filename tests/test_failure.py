@@ -145,6 +145,8 @@ def test_a_rules_text_is_found_anywhere_in_a_long_log(rule, noise) -> None:  # t
         K.BAD_FLAG: "vllm: error: unrecognized arguments: --x",
         K.UNSUPPORTED: "ValueError: Failed to find a kernel that can implement it",
         K.KILLED: "Worker proc VllmWorker-0 died unexpectedly (exit code: -9), shutting down executor.",
+        K.HANG: "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=2, OpType=ALLREDUCE)",
+        K.NOT_READY: "TimeoutError: Timed out waiting for engine core processes to start.",
         K.CRASH: "Worker proc VllmWorker-0 died unexpectedly (exit code: None), shutting down executor.",
     }
     log = "\n".join(["line"] * 500 + [examples[rule.kind]] + ["line"] * 500)

@@ -1,0 +1,113 @@
+"""Failure classes on pieces of logs that others published: kind, the line that tells, and what to do."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import pytest
+
+from serving.errors import FailureKind
+from serving.failure import READ_CHARACTERS, RULES, classify
+
+FOLDER = Path(__file__).parent / "logs" / "public"
+
+
+def rows() -> dict[str, dict[str, str]]:
+    with (FOLDER / "index.tsv").open() as index:
+        return {row["excerpt"]: row for row in csv.DictReader(index, delimiter="\t", quoting=csv.QUOTE_NONE)}
+
+
+INDEX = rows()
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_a_published_failure_is_read_as_its_thread_tells(name: str) -> None:
+    row = INDEX[name]
+    log = (FOLDER / f"{name}.log").read_text()
+    failure = classify(int(row["exit"]), log, phase="load" if row["phase"] == "load" else "launch")
+    assert failure.kind is FailureKind[row["kind"]]
+    assert row["detail"] in failure.detail
+    assert row["hint"] in failure.hint
+    assert "\n" not in failure.detail
+    assert "pid=" not in failure.detail[:20]
+
+
+def test_every_excerpt_has_its_row_and_every_row_its_excerpt() -> None:
+    assert {path.stem for path in FOLDER.glob("*.log")} == set(INDEX)
+    assert all(all(row.values()) for row in INDEX.values())
+    assert sum(name.startswith("healthy-") for name in INDEX) >= 8
+    assert len({row["source"].split()[0] for row in INDEX.values()}) >= 50
+
+
+def test_excerpts_are_short_and_name_no_home() -> None:
+    for path in FOLDER.glob("*.log"):
+        text = path.read_text()
+        assert 1 <= len(text.splitlines()) <= 25, path.name
+        assert "/home/" not in text, path.name
+        assert "hf_" not in text.replace("hf_hub", "").replace("hf_config", ""), path.name
+
+
+@pytest.mark.parametrize(
+    "filler",
+    [
+        "x" * 4_000_000,
+        "ValueError: must " * 30_000,
+        "a b " * 100_000,
+        "\n".join(["(EngineCore pid=9) ERROR 11-23 07:00:00 [core.py:1] File shm_broadcast.py"] * 6000),
+        "(((((" * 80_000,
+        "CUDA error: NCCL WARN ImportError: nothing " * 9000,
+        "\n" * 400_000,
+    ],
+    ids=["one word", "half a match", "words", "frames", "brackets", "beginnings", "blank"],
+)
+def test_a_long_log_is_read_at_once(filler: str) -> None:
+    """Far below a second of computing on 400,000 characters, whatever they are."""
+    log = filler[-READ_CHARACTERS:] + "\nKeyError: 'the end'"
+    started = time.process_time()
+    classify(1, log, phase="launch")
+    assert time.process_time() - started < 1.5
+
+
+def test_every_rule_says_what_to_do() -> None:
+    for rule in RULES:
+        assert len(rule.hint) > 30, rule.pattern
+
+
+def test_levels_that_tell_of_no_failure_are_not_read() -> None:
+    scary = "torch.OutOfMemoryError: CUDA out of memory"
+    for line in (
+        f"INFO 11-23 07:00:00 [core.py:1] {scary}",
+        f"(EngineCore pid=9) WARNING 11-23 07:00:00 [core.py:1] {scary}",
+        f"\x1b[0;36m(APIServer pid=1)\x1b[0;0m (EngineCore pid=9) INFO 11-23 07:00:00 [core.py:1] {scary}",
+        f"/venv/torch/x.py:1: UserWarning: {scary}",
+        f'    raise RuntimeError("{scary}")',
+        f"host:1:2 [0] NCCL INFO {scary}",
+    ):
+        failure = classify(1, f"{line}\nKeyError: 'model'", phase="launch")
+        assert (failure.kind, failure.detail) == (FailureKind.CRASH, "exit status 1: KeyError: 'model'")
+    told = classify(
+        1, f"\x1b[0;36m(EngineCore pid=9)\x1b[0;0m ERROR 11-23 07:00:00 [core.py:1] {scary}", phase="launch"
+    )
+    assert (told.kind, told.detail) == (FailureKind.OOM_LAUNCH, scary)
+
+
+def test_a_worker_that_was_ended_after_another_failed_is_not_the_cause() -> None:
+    log = (
+        "(Worker_TP1 pid=8) ERROR 11-23 07:00:00 [multiproc_executor.py:1] KeyError: 'the cause'\n"
+        "(EngineCore pid=9) ERROR 11-23 07:00:01 [multiproc_executor.py:2] "
+        "Worker proc VllmWorker-0 died unexpectedly (exit code: -15), shutting down executor.\n"
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}\n"
+    )
+    failure = classify(1, log, phase="launch")
+    assert (failure.kind, failure.detail) == (FailureKind.CRASH, "exit status 1: KeyError: 'the cause'")
+
+
+def test_errors_of_requests_under_load_are_not_the_servers() -> None:
+    log = (
+        "(APIServer pid=1) ERROR 11-23 07:00:00 [serving.py:1] ValueError: max_model_len (9) must be larger\n"
+        "(EngineCore pid=9) ERROR 11-23 07:00:01 [multiproc_executor.py:2] "
+        "Worker proc VllmWorker-0 died unexpectedly (exit code: None), shutting down executor.\n"
+    )
+    assert classify(0, log, phase="load").detail.startswith("Worker proc VllmWorker-0 died unexpectedly")
