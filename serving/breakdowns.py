@@ -64,7 +64,7 @@ DRIVER = (
         r"|Error 80[0-4]: |unsupported display driver|forward compatibility was attempted"
         r"|Found no NVIDIA driver|No CUDA GPUs are available|no CUDA-capable device is detected"
         r"|libcuda\.so\S* cannot open|NVML Shared Library Not Found|Driver/library version mismatch"
-        r"|Unexpected error from cudaGetDeviceCount|Failed to infer device type"
+        r"|Unexpected error from cudaGetDeviceCount|CUDA initialization: |Failed to infer device type"
         r"|Torch not compiled with CUDA enabled"
         r"|CUDA error: (initialization error|system not yet initialized)",
         "the engine finds no usable GPU: run nvidia-smi; update the driver to the engine's CUDA version, or "
@@ -80,8 +80,8 @@ DRIVER = (
     ),
     Rule(
         FailureKind.CRASH,
-        r"uncorrectable ECC error|fallen off the bus|GPU is lost|NVRM: Xid|unspecified launch failure"
-        r"|hardware error|Unknown Error.*NVML|all CUDA-capable devices are busy or unavailable",
+        r"uncorrectable ECC error|fallen off the bus|GPU is lost|NVRM: Xid"
+        r"|NVML: Unknown Error|all CUDA-capable devices are busy or unavailable",
         "the GPU itself failed: see nvidia-smi -q -d ECC and dmesg | grep Xid, reset it or take it out "
         "of use; no setting helps",
     ),
@@ -91,8 +91,8 @@ GPU_FAULT = (
     Rule(
         FailureKind.CRASH,
         r"CUDA error: (an illegal|device-side assert|misaligned|operation not|invalid arg)"
-        r"|illegal memory access|cudaErrorIllegalAddress|CUBLAS_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR)"
-        r"|CUDNN_STATUS_\w*(FAILED|ERROR)",
+        r"|illegal memory access|unspecified launch failure|cudaErrorIllegalAddress"
+        r"|CUBLAS_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR)|CUDNN_STATUS_\w*(FAILED|ERROR)",
         "a kernel of the engine failed: try another attention_backend, enforce_eager: true or "
         "engine_version; env CUDA_LAUNCH_BLOCKING=1 makes the traceback name it",
     ),
@@ -121,7 +121,7 @@ MACHINE = (
     ),
     Rule(
         FailureKind.CRASH,
-        r"Too many open files|can't start new thread|Resource temporarily unavailable|pthread_create failed",
+        r"Too many open files|can't start new thread|pthread_create failed",
         "the machine's limits are too low: raise ulimit -n and ulimit -u",
     ),
 )
@@ -130,7 +130,7 @@ TOOLS = (
     Rule(
         FailureKind.CRASH,
         r"fatal error: (Python|std\w+|cuda\w*|\w+)\.h\w*: No such file|Failed to find C compiler"
-        r"|[Nn]o such file or directory: '[^']*(ninja|nvcc|gcc|g\+\+|cc)'"
+        r"|[Nn]o such file or directory: '([^']*/)?(ninja|nvcc|gcc|g\+\+|cc|c\+\+)'"
         r"|[Cc]ould not find nvcc|nvcc: not found"
         r"|CUDA_HOME environment variable is not set|Could not find CUDA|cannot find -lcuda",
         "the engine compiles kernels at start and lacks the tools: install gcc, python3-dev, ninja and the "
@@ -138,7 +138,14 @@ TOOLS = (
     ),
     Rule(
         FailureKind.CRASH,
-        r"nvcc fatal|ptxas (fatal|error)|Ninja build failed|ninja: build stopped|Error building extension"
+        r"ptxas\S* fatal\s*: Value 'sm_\w+' is not defined|nvcc fatal\s*: Unsupported gpu architecture",
+        "the compiler is older than the GPU: set env TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas and "
+        "CUDA_HOME of a newer CUDA toolkit, or choose a newer engine_version",
+    ),
+    Rule(
+        FailureKind.CRASH,
+        r"nvcc fatal|ptxas (fatal|error)|Command '\['ninja'|Ninja build failed|ninja: build stopped"
+        r"|Error building extension"
         r"|BackendCompilerFailed|InductorError|torch\._dynamo\.exc\.\w+|triton\.compiler\.errors\.\w+"
         r"|Internal Triton PTX codegen error|PTXASError",
         "compiling a kernel failed: set enforce_eager: true, delete ~/.cache/vllm, ~/.cache/flashinfer and "
@@ -155,10 +162,11 @@ PROCESSES = (
     ),
     Rule(
         FailureKind.CRASH,
-        r"NCCL error|nccl(System|Internal|UnhandledCuda|Remote|InvalidUsage)Error|DistBackendError"
+        r"NCCL error|peer access is not supported|DistBackendError"
+        r"|nccl(System|Internal|UnhandledCuda|Remote|InvalidUsage)Error"
         r"|NCCL WARN [^\n]*([Ff]ail|[Ee]rror)|Gloo connectFullMesh failed|DistNetworkError|DistStoreError",
-        "the GPUs could not talk to each other: env NCCL_DEBUG=INFO tells why; try NCCL_P2P_DISABLE=1, "
-        "--ipc=host in a container, and tensor_parallel_size: 1 to be sure",
+        "the GPUs could not talk to each other: env NCCL_DEBUG=INFO tells why; try env NCCL_P2P_DISABLE=1 "
+        "with extra_args disable-custom-all-reduce, --ipc=host in a container, or tensor_parallel_size: 1",
     ),
     Rule(
         FailureKind.KILLED,
@@ -181,7 +189,8 @@ PROCESSES = (
     ),
     Rule(
         FailureKind.CRASH,
-        r"(Worker proc|Engine core proc|EngineCore) ?\S* died unexpectedly|VllmWorkerProcess pid \d+ died",
+        r"(Worker proc|Engine core proc|EngineCore) ?\S* died unexpectedly|VllmWorkerProcess pid \d+ died"
+        r"|Engine process \(pid \d+\) died|Engine core process \S+ died|Process \S+ \(PID: \d+\) died",
         "one of its processes ended without a word: killed from outside (see dmesg -T), or a crash in "
         "native code",
         consequence=True,
@@ -192,6 +201,7 @@ PROCESSES = (
         "the engine gave up waiting for itself: set env VLLM_ENGINE_READY_TIMEOUT_S=1800, and limits.ready_s "
         "in the scenario no lower",
         launch_only=True,
+        consequence=True,
     ),
     Rule(
         FailureKind.HANG,

@@ -63,7 +63,7 @@ BY_BEHAVIOUR: Mapping[Behaviour, tuple[FailureKind, str, str]] = {
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _HARMLESS = re.compile(r"(?:\([^()]{1,80}\) ?){0,4}(?:INFO|DEBUG|WARNING)\b")
 _ASIDE = re.compile(
-    r"NCCL INFO |Warning: |dump_input\.py|^\W*(?:\([^()]{1,80}\)\s*)*[^\]]{0,80}\]?\s+raise \w"
+    r"NCCL INFO |Warning: |dump_input\.py|^\W*(?:\([^()]{1,80}\)\s*)*(?:[^\]]{0,60}\])?\s*raise \w"
 )
 _PREFIX = re.compile(
     r"^[\s>│|]*(?:\[rank\d+\]:\s*)?(?:\([^()]*(?:pid|rank)[= ][^()]*\)\s*)*"
@@ -93,7 +93,8 @@ def classify(
     or KILLED when a signal from outside ended it.
     """
     seen = log[-READ_CHARACTERS:]
-    kind, detail, hint = _cause(exit_code, seen, phase, behaviour, waited_s, out_of_host_memory)
+    on_gpu = (settings or {}).get("device") == "cuda"
+    kind, detail, hint = _cause(exit_code, seen, phase, behaviour, waited_s, out_of_host_memory, on_gpu)
     return Failure(kind, detail, hint, exit_code, tail(log), dict(settings or {}))
 
 
@@ -109,11 +110,12 @@ def _cause(
     behaviour: Behaviour,
     waited_s: float | None,
     out_of_host_memory: bool,
+    on_gpu: bool,
 ) -> tuple[FailureKind, str, str]:
     oom = FailureKind.OOM_LAUNCH if phase == "launch" else FailureKind.OOM_LOAD
     if out_of_host_memory and (exit_code is None or exit_code != 0):
         return oom, "the kernel ended it: the machine ran out of memory", breakdowns.MEMORY_HINT
-    said = _said(log)
+    said = _said(log, on_gpu)
     for rule in RULES:
         if phase == "load" and rule.launch_only:
             continue
@@ -134,10 +136,17 @@ def _cause(
     return FailureKind.CRASH, _last_error(said, exit_code), "the log's tail is kept with this failure"
 
 
-def _said(log: str) -> str:
-    """The log without colours, asides and what is only source code in a traceback."""
+def _said(log: str, on_gpu: bool) -> str:
+    """The log without colours, asides and what is only source code in a traceback.
+
+    torch warns of a driver it cannot use; without a GPU asked for, that is an aside too.
+    """
     lines = (line[:LINE_CHARACTERS] for line in _COLOUR.sub("", log).splitlines())
-    return "\n".join(line for line in lines if not (_HARMLESS.match(line) or _ASIDE.search(line)))
+    return "\n".join(
+        line
+        for line in lines
+        if (on_gpu and "CUDA initialization: " in line) or not (_HARMLESS.match(line) or _ASIDE.search(line))
+    )
 
 
 def _lines(log: str, start: int, end: int) -> str:

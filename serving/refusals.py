@@ -13,7 +13,8 @@ COMMAND_LINE = (
     Rule(
         FailureKind.BAD_FLAG,
         r"(?m)^.*(error: (unrecognized arguments|argument |ambiguous option|the following arguments)"
-        r"|No such option|Invalid value for|Got unexpected extra argument|invalid choice).*$",
+        r"|No such option|Invalid value for|Got unexpected extra argument|invalid choice)"
+        r"(.*validation errors? for \w+(\n.+){1,2}|.*$)",
         "the engine's own parser refused the command line; servetune-flags.txt beside it lists its flags",
         launch_only=True,
     ),
@@ -24,7 +25,7 @@ MODEL = (
     Rule(
         FailureKind.UNSUPPORTED,
         r"contains custom code which must be executed|requires you to execute the \w+ file in that repo"
-        r"|set the option [`'\"]?trust_remote_code=True",
+        r"|set the option [`'\"]?trust_remote_code\W+True",
         "the model brings Python code of its own, which servetune never runs (trust_remote_code stays off): "
         "choose an engine version that knows this architecture, or a checkpoint without custom code",
         launch_only=True,
@@ -52,7 +53,8 @@ MODEL = (
     Rule(
         FailureKind.UNSUPPORTED,
         r"does not recognize this architecture|Model architectures \[[^\]]*\] (are not supported|failed)"
-        r"|has no vLLM implementation|Cannot find model module",
+        r"|has no vLLM implementation|Cannot find model module"
+        r"|GGUF model with architecture|Architecture \S+ not supported",
         "this version of the engine does not know the model: choose a newer engine_version",
         launch_only=True,
     ),
@@ -130,7 +132,8 @@ SETTINGS = (
         FailureKind.UNSUPPORTED,
         r"Unknown quantization method|Unsupported quantization method|(?i:quantization) is not supported"
         r"|is not supported for the current GPU|M(in|inimum) capability: \d"
-        r"|Quantization scheme is not supported"
+        r"|Quantization scheme is not supported|does not support \w+ quantization"
+        r"|does not support the\s+deployment configuration[^\n]*"
         r"|currently not supported in this platform|(?i:quantization method) \S+ is not"
         r"|does not match the quantization method specified|is not supported on this (device|platform|GPU)",
         "choose another quantization, dtype or engine version: serving/support.py lists what works",

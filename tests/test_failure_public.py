@@ -26,7 +26,12 @@ INDEX = rows()
 def test_a_published_failure_is_read_as_its_thread_tells(name: str) -> None:
     row = INDEX[name]
     log = (FOLDER / f"{name}.log").read_text()
-    failure = classify(int(row["exit"]), log, phase="load" if row["phase"] == "load" else "launch")
+    failure = classify(
+        int(row["exit"]),
+        log,
+        phase="load" if row["phase"] == "load" else "launch",
+        settings={"device": "cuda"},
+    )
     assert failure.kind is FailureKind[row["kind"]]
     assert row["detail"] in failure.detail
     assert row["hint"] in failure.hint
@@ -91,6 +96,31 @@ def test_levels_that_tell_of_no_failure_are_not_read() -> None:
         1, f"\x1b[0;36m(EngineCore pid=9)\x1b[0;0m ERROR 11-23 07:00:00 [core.py:1] {scary}", phase="launch"
     )
     assert (told.kind, told.detail) == (FailureKind.OOM_LAUNCH, scary)
+
+
+def test_a_driver_that_torch_warns_of_matters_only_to_a_gpu() -> None:
+    log = (
+        "x.py:1: UserWarning: CUDA initialization: Found no NVIDIA driver on your system.\nKeyError: 'model'"
+    )
+    assert "KeyError" in classify(1, log, phase="launch").detail
+    assert "no NVIDIA driver" in classify(1, log, phase="launch", settings={"device": "cuda"}).detail
+
+
+def test_what_the_engine_says_of_its_own_end_is_not_the_cause() -> None:
+    log = (
+        "(Worker_TP0 pid=7) ERROR 11-23 07:00:00 [multiproc_executor.py:1] AssertionError\n"
+        "(EngineCore pid=9) ERROR 11-23 07:00:01 [core.py:1] EngineCore failed to start.\n"
+        "(EngineCore pid=9) ERROR 11-23 07:00:01 [core.py:1] Exception: WorkerProc initialization failed due to "
+        "an exception in a background process. See stack trace for root cause.\n"
+        "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. "
+        "Failed core proc(s): {}\n"
+    )
+    assert classify(1, log, phase="launch").detail == "exit status 1: AssertionError"
+
+
+def test_a_refused_flag_tells_which_part_of_it() -> None:
+    log = (FOLDER / "badflag-old-subflag.log").read_text()
+    assert "use_inductor Unexpected keyword argument" in classify(2, log, phase="launch").detail
 
 
 def test_a_worker_that_was_ended_after_another_failed_is_not_the_cause() -> None:
