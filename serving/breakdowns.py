@@ -72,7 +72,7 @@ DRIVER = (
     ),
     Rule(
         FailureKind.CRASH,
-        r"ImportError: \S+\.so\S*: cannot open shared object file|undefined symbol: "
+        r"ImportError: \S+\.so\S*: cannot open shared object file|ImportError: .*undefined symbol: "
         r"|version `GLIBC\S+' not found"
         r"|Numba needs NumPy|cannot import name '\w+' from '(torch|transformers|vllm|numpy)",
         "the engine's environment does not fit together: remove its folder in .engines and run make engines",

@@ -41,7 +41,6 @@ RULES: tuple[Rule, ...] = (
     *breakdowns.PROCESSES,
 )
 
-
 BY_BEHAVIOUR: Mapping[Behaviour, tuple[FailureKind, str, str]] = {
     "not_ready": (
         FailureKind.NOT_READY,
@@ -63,10 +62,11 @@ BY_BEHAVIOUR: Mapping[Behaviour, tuple[FailureKind, str, str]] = {
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _HARMLESS = re.compile(r"(?:\([^()]{1,80}\) ?){0,4}(?:INFO|DEBUG|WARNING)\b")
 _ASIDE = re.compile(
-    r"NCCL INFO |Warning: |dump_input\.py|^\W*(?:\([^()]{1,80}\)\s*)*(?:[^\]]{0,60}\])?\s*raise \w"
+    r"NCCL INFO |Warning: |dump_input\.py"
+    r"|^[\s>│|]{0,40}(?:\([^()]{1,80}\) ?){0,4}(?:[^\]]{0,60}\])?\s{0,80}raise \w"
 )
 _PREFIX = re.compile(
-    r"^[\s>│|]*(?:\[rank\d+\]:\s*)?(?:\([^()]*(?:pid|rank)[= ][^()]*\)\s*)*"
+    r"^[\s>│|]*(?:\[rank\d+\]:\s*)?(?:\([^()]{0,60}(?:pid|rank)[= ][^()]{1,80}\)\s?){0,4}"
     r"(?:(?:ERROR|CRITICAL) (?:[\d-]+ [\d:.]+ )?)?(?:\[?[\w/]+\.py:\d+\]\s*)?"
 )
 _EXCEPTION = re.compile(r"(?m)^(?!.*\bexcept\b).*?\b(\w+(?:Error|Exception|Interrupt)(?:: .*)?)$")
@@ -157,7 +157,7 @@ def _lines(log: str, start: int, end: int) -> str:
     first = log.rfind("\n", 0, start) + 1
     last = log.find("\n", end)
     if start - first > DETAIL_CHARACTERS // 2:
-        named = [found.start() for found in re.finditer(r"\w+(?:Error|Exception): ", log[first:start])]
+        named = [found.start() for found in re.finditer(r"\b\w+(?:Error|Exception): ", log[first:start])]
         first = first + named[-1] if named else start
     text = log[first : None if last < 0 else last]
     return " ".join(_plain(line) for line in text.splitlines())[:DETAIL_CHARACTERS].strip()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import FailureKind
-from serving.failure import READ_CHARACTERS, RULES, classify
+from serving.failure import READ_CHARACTERS, RULES, Phase, classify
 
 FOLDER = Path(__file__).parent / "logs" / "public"
 
@@ -20,23 +20,42 @@ def rows() -> dict[str, dict[str, str]]:
 
 
 INDEX = rows()
+BROKEN = [name for name in INDEX if not name.startswith("healthy-")]
+
+AROUND = """\
+(APIServer pid=1) Traceback (most recent call last):
+(APIServer pid=1)   File "/venv/bin/vllm", line 8, in <module>
+(APIServer pid=1)     sys.exit(main())
+(APIServer pid=1)   File "/venv/vllm/v1/engine/utils.py", line 964, in wait_for_engine_startup
+(APIServer pid=1)     raise RuntimeError(
+(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+/usr/lib/python3.12/multiprocessing/resource_tracker.py:254: UserWarning: resource_tracker: There appear to be 1 \
+leaked shared_memory objects to clean up at shutdown
+"""
 
 
 @pytest.mark.parametrize("name", INDEX)
 def test_a_published_failure_is_read_as_its_thread_tells(name: str) -> None:
     row = INDEX[name]
     log = (FOLDER / f"{name}.log").read_text()
-    failure = classify(
-        int(row["exit"]),
-        log,
-        phase="load" if row["phase"] == "load" else "launch",
-        settings={"device": "cuda"},
-    )
+    phase: Phase = "load" if row["phase"] == "load" else "launch"
+    failure = classify(int(row["exit"]), log, phase=phase, settings={"device": "cuda"})
     assert failure.kind is FailureKind[row["kind"]]
     assert row["detail"] in failure.detail
     assert row["hint"] in failure.hint
     assert "\n" not in failure.detail
     assert "pid=" not in failure.detail[:20]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_cause_is_found_between_a_healthy_start_and_the_api_servers_end(name: str) -> None:
+    row = INDEX[name]
+    healthy = "".join(path.read_text() for path in sorted(FOLDER.glob("healthy-*.log")))
+    log = healthy + (FOLDER / f"{name}.log").read_text() + AROUND
+    phase: Phase = "load" if row["phase"] == "load" else "launch"
+    failure = classify(int(row["exit"]), log, phase=phase, settings={"device": "cuda"})
+    assert failure.kind is FailureKind[row["kind"]]
+    assert row["detail"] in failure.detail
 
 
 def test_every_excerpt_has_its_row_and_every_row_its_excerpt() -> None:
@@ -64,8 +83,22 @@ def test_excerpts_are_short_and_name_no_home() -> None:
         "(((((" * 80_000,
         "CUDA error: NCCL WARN ImportError: nothing " * 9000,
         "\n" * 400_000,
+        "\n".join(["(a pid=1)" + " " * 19_000] * 20),
+        "\n".join(["(" + "pid=" * 4000 + " KeyError: x"] * 25),
+        "\n".join(["x" * 18_000 + " CUDA out of memory"] * 22),
     ],
-    ids=["one word", "half a match", "words", "frames", "brackets", "beginnings", "blank"],
+    ids=[
+        "one word",
+        "half a match",
+        "words",
+        "frames",
+        "brackets",
+        "beginnings",
+        "blank",
+        "spaces",
+        "prefixes",
+        "a word before a match",
+    ],
 )
 def test_a_long_log_is_read_at_once(filler: str) -> None:
     """Far below a second of computing on 400,000 characters, whatever they are."""
@@ -96,6 +129,19 @@ def test_levels_that_tell_of_no_failure_are_not_read() -> None:
         1, f"\x1b[0;36m(EngineCore pid=9)\x1b[0;0m ERROR 11-23 07:00:00 [core.py:1] {scary}", phase="launch"
     )
     assert (told.kind, told.detail) == (FailureKind.OOM_LAUNCH, scary)
+
+
+def test_errors_an_engine_survives_are_not_its_end() -> None:
+    """vLLM 0.32 logs these as errors and goes on: no FlashAttention, no Triton kernels for one family of models."""
+    log = (
+        "(Worker pid=7) ERROR 11-23 07:00:00 [fa_utils.py:212] Cannot use FA version 2 is not supported due to "
+        "FA2 is unavailable due to: /venv/vllm_flash_attn/_vllm_fa2_C.abi3.so: undefined symbol: _ZN3c10\n"
+        "(Worker pid=7) ERROR 11-23 07:00:01 [config.py:35] Failed to import Triton kernels. Please make sure "
+        "your triton version is compatible. Error: cannot import name 'routing' from 'triton_kernels.routing'\n"
+        "KeyError: 'model'\n"
+    )
+    failure = classify(1, log, phase="launch", settings={"device": "cuda"})
+    assert (failure.kind, failure.detail) == (FailureKind.CRASH, "exit status 1: KeyError: 'model'")
 
 
 def test_a_driver_that_torch_warns_of_matters_only_to_a_gpu() -> None:
