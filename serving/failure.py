@@ -26,6 +26,7 @@ TAIL_LINES = 60
 READ_CHARACTERS = 400_000
 DETAIL_CHARACTERS = 300
 LINE_CHARACTERS = 20_000
+UNKNOWN_HINT = "the log's tail is kept with this failure; env VLLM_LOGGING_LEVEL=DEBUG makes vLLM say more"
 
 RULES: tuple[Rule, ...] = (
     *breakdowns.TAKEN,
@@ -71,8 +72,8 @@ _PREFIX = re.compile(
 )
 _EXCEPTION = re.compile(r"(?m)^(?!.*\bexcept\b).*?\b(\w+(?:Error|Exception|Interrupt)(?:: .*)?)$")
 _CONSEQUENCE = re.compile(
-    r"See (?:root cause|stack trace)|EngineDeadError|EngineGenerateError|CancelledError|KeyboardInterrupt"
-    r"|ConnectionResetError|BrokenPipeError|died unexpectedly"
+    r"See (?:root cause|stack trace)|EngineDeadError|EngineGenerateError|CancelledError"
+    r"|RuntimeError: cancelled|KeyboardInterrupt|ConnectionResetError|BrokenPipeError|died unexpectedly"
 )
 
 
@@ -133,7 +134,7 @@ def _cause(
     if exit_code is not None and exit_code < 0 and -exit_code in (signal.SIGKILL, signal.SIGTERM):
         name = signal.Signals(-exit_code).name
         return FailureKind.KILLED, f"ended from outside by {name}", "something else on this machine ended it"
-    return FailureKind.CRASH, _last_error(said, exit_code), "the log's tail is kept with this failure"
+    return FailureKind.CRASH, _last_error(said, exit_code), UNKNOWN_HINT
 
 
 def _said(log: str, on_gpu: bool) -> str:

@@ -45,7 +45,7 @@ MODEL = (
         r"|does not appear to have a file named|Can't load (the configuration|tokenizer|the model) (of|for)"
         r"|Cannot find any model weights|No such file or directory: '[^']*(config|tokenizer)[^'/]*\.json'"
         r"|[Cc]ouldn't connect to '?https://huggingface\.co|outgoing traffic has been disabled"
-        r"|is not a valid git identifier|cannot find the appropriate snapshot folder",
+        r"|No tokenizer file found|is not a valid git identifier|cannot find the appropriate snapshot folder",
         "the model or its tokenizer is not there: check model (a folder with config.json, or a hub id), "
         "revision and the network",
         launch_only=True,
@@ -54,6 +54,7 @@ MODEL = (
         FailureKind.UNSUPPORTED,
         r"does not recognize this architecture|Model architectures \[[^\]]*\] (are not supported|failed)"
         r"|has no vLLM implementation|Cannot find model module"
+        r"|Tokenizer class \S+ does not exist|Unrecognized (configuration|processing) class"
         r"|GGUF model with architecture|Architecture \S+ not supported",
         "this version of the engine does not know the model: choose a newer engine_version",
         launch_only=True,
