@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search.outcome import PHASES, Outcome
+from search.outcome import PHASES, Outcome, key_of
 
 QUIET = 12
 """Looks in a row without a better incumbent, at the least, before an early stop is thought of."""
+ALIKE = 6
+"""Configurations that end in one failure, word for word, and none that runs: then it is not the settings' fault."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,19 @@ class Budget:
             left = "" if self.usd is None else f", {max(0.0, self.usd - cost):.2f} left"
             parts.append(f"{cost:.3f} USD spent{left}")
         return ", ".join(parts) or "no limit"
+
+
+def hopeless(history: Sequence[Outcome]) -> str | None:
+    """Why launching more is in vain, as with a driver that is too old; None while it may not be."""
+    launched = [one for one in history if one.launched]
+    ends = {(one.failure, one.detail) for one in launched}
+    tried = len({key_of(one.config) for one in launched})
+    if tried < ALIKE or len(ends) > 1 or launched[0].failure is None:
+        return None
+    return (
+        f"{tried} configurations all ended alike, none ran: {launched[0].failure}: {launched[0].detail}; "
+        "mend that and start a new study, for these failures stand in this one"
+    )
 
 
 def ledger(history: Sequence[Outcome]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from search.budget import Budget, nothing_left
+from search.budget import Budget, hopeless, nothing_left
 from search.objective import Goal
 from search.oracle import Oracle, Searcher
 from search.outcome import PENDING, Outcome, Settings, best, key_of
@@ -34,6 +34,9 @@ class Loop:
     finalists: int
     searcher: Searcher | None
     say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.earlier = len(self.log.history())
 
     def run(self) -> str:
         """Trials until something ends them; returns what did. KeyboardInterrupt passes through.
@@ -131,11 +134,12 @@ class Loop:
         return f"trial {number}: {shown}: {told} | best {leader} | left: {left}"
 
     def ended(self, trials: Sequence[Asked], history: Sequence[Outcome]) -> str | None:
+        """Why it ends here; None: go on."""
         spent = sum(o.device_s for o in history)
         launched = [o for o in history if o.launched and o.device_s > 0]
         each = sum(o.device_s for o in launched) / len(launched) if launched else 0.0
         reserve = min(each * (3 * (self.finalists + 1) + 4), self.budget.whole_s() / 2)
-        full = self.budget.exhausted(spent, looked_at(trials), reserve)
+        full = hopeless(history[self.earlier :]) or self.budget.exhausted(spent, looked_at(trials), reserve)
         if full is not None:
             return full
         looks_left = self._looks_left(spent + reserve, trials, each)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -14,7 +15,8 @@ import pytest
 from optuna.trial import TrialState
 from search_fixture import CONSTRAINTS, SPACE, Known, loop
 
-from search.outcome import best, key_of
+from search.budget import hopeless
+from search.outcome import Fidelity, Outcome, Settings, best, key_of
 from search.resume import StudyLog
 from search.space import Axis, Space
 
@@ -160,3 +162,29 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path) -> None:
     study = optuna.load_study(study_name="known", storage=f"sqlite:///{tmp_path / 'study.db'}")
     ended = [t for t in study.trials if t.user_attrs.get("trial") is not None and t.state.is_finished()]
     assert {t.user_attrs["trial"] for t in ended} == set(range(total))
+
+
+class Broken(Known):
+    """The machine's fault: whatever is asked, the engine ends in the same words."""
+
+    def measure(self, settings: Settings, fidelity: Fidelity) -> Outcome:
+        return Outcome(settings, fidelity, None, failure="crash", detail="driver", seconds={"launch": 2.0})
+
+
+def test_failures_that_are_all_alike_end_the_search(tmp_path: Path) -> None:
+    """A driver that is too old fails every configuration: a night must not be spent on it."""
+    study = loop(tmp_path, 30)
+    study.oracle = Broken(tmp_path)
+    assert study.run().startswith("6 configurations all ended alike, none ran: crash: driver; mend that")
+    assert len(study.log.trials()) == 6
+    again = loop(tmp_path, 30)  # the machine is mended: what failed before does not end it
+    assert again.ended(again.log.trials(), again.log.history()) is None
+
+
+def test_one_that_runs_or_ends_otherwise_lets_the_search_go_on() -> None:
+    bad = [Outcome({"max_num_seqs": n}, "full", None, failure="crash", detail="driver") for n in range(6)]
+    assert hopeless(bad) is not None
+    assert hopeless([*bad[:5], bad[0]]) is None, "five configurations, one of them twice"
+    assert hopeless([*bad, Outcome({}, "full", 1.0)]) is None
+    assert hopeless([*bad, replace(bad[0], detail="disk")]) is None
+    assert hopeless([replace(one, failure="does_not_fit") for one in bad]) is None, "nothing was launched"
