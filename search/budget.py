@@ -11,7 +11,7 @@ from search.outcome import PHASES, Outcome, key_of
 QUIET = 12
 """Looks in a row without a better incumbent, at the least, before an early stop is thought of."""
 ALIKE = 6
-"""Configurations that end in one failure, word for word, and none that runs: then it is not the settings' fault."""
+"""Configurations that end in one failure, word for word, while none runs: not the settings' fault."""
 
 
 @dataclass(frozen=True)
