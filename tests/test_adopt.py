@@ -56,3 +56,30 @@ def test_one_that_does_not_start_is_not_adopted(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ServetuneError, match="no driver"):
         adopt.adopt("vllm", str(made), root=tmp_path / "engines")
     assert not any(e.installed for e in environments.environments("vllm", root=tmp_path / "engines"))
+
+
+def test_what_is_adopted_is_known_again_until_it_changes(site: Path, tmp_path: Path) -> None:
+    root = tmp_path / "engines"
+    assert not adopt.adopted("vllm", str(site), root=root)
+    adopt.adopt("vllm", str(site), root=root)
+    assert adopt.adopted("vllm", str(site), root=root)
+    assert not adopt.adopted("vllm", str(tmp_path / "another site"), root=root)
+
+
+def test_vllm_without_flashinfer_is_told_not_to_import_it(site: Path, tmp_path: Path) -> None:
+    variable = "VLLM_USE_FLASHINFER_SAMPLER"
+    (site / "bin" / "vllm").write_text(f"import os\nprint('--x', os.environ.get({variable!r}))\n")
+    found = adopt.adopt("vllm", str(site), root=tmp_path / "engines")
+    run = [found.program("vllm")]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "--x 0\n"
+    (site / "flashinfer.py").write_text("")
+    assert not adopt.adopted("vllm", str(site), root=tmp_path / "engines")
+    adopt.adopt("vllm", str(site), root=tmp_path / "engines")
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "--x None\n"
+
+
+def test_an_engine_is_found_in_its_own_folder_alone(tmp_path: Path) -> None:
+    made = site_with(tmp_path / "apart", "0.24.0", "print('--x')")
+    assert adopt.adopt("vllm", str(made), root=tmp_path / "engines").installed
+    with pytest.raises(UserError, match="has no vllm"):
+        adopt.adopt("vllm", str(tmp_path / "empty"), root=tmp_path / "engines")
