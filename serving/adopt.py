@@ -33,7 +33,7 @@ def adopt(
 
     Its version must be one that there is a lock file for: those are the versions that servetune knows.
     """
-    path = [site, *sys.path]
+    path = _path(site, interpreter)
     installed = next(iter(distributions(name=name, path=path)), None)
     if installed is None:
         raise UserError(f"{interpreter} has no {name}", f"install it, or: make engines DEVICE={device}")
@@ -57,12 +57,17 @@ def adopt(
 
 def adopted(name: str, site: str, *, interpreter: str = sys.executable, root: Path = ENGINES) -> bool:
     """Whether that was done already, with this interpreter and these packages."""
-    wanted = _script(site, interpreter, (), _told(name, [site, *sys.path]))
+    wanted = _script(site, interpreter, (), _told(name, _path(site, interpreter)))
     for environment in environments(name, root=root):
         program = environment.program("python")
         if environment.installed and program.is_file():
             return program.read_text(encoding="utf-8", errors="replace") == wanted
     return False
+
+
+def _path(site: str, interpreter: str) -> list[str]:
+    """Where its packages are looked for; of another interpreter than ours only `site` is known."""
+    return [site, *sys.path] if interpreter == sys.executable else [site]
 
 
 def _told(name: str, path: list[str]) -> dict[str, str]:

@@ -42,13 +42,16 @@ def main() -> int:
         with (results / "setup.log").open("a") as log:
             say(log, f"call at {time.strftime('%H:%M:%S')}: {' '.join(sys.argv[1:])}")
             payload.install(asked.parts, asked.work)
-            own = payload.environment(asked.work)
+            own, beside = payload.own(asked.work), payload.environment(asked.work)
             payload.adopt(asked.work)
-            models.small(payload.environment(asked.work, "engine"))
+            models.small(payload.environment(asked.work, engine=True))
             if asked.dummy:
-                run([sys.executable, "tools/gpu/models.py", *asked.dummy], own, until)
+                run([own, "tools/gpu/models.py", *asked.dummy], beside, until)
             say(log, f"set up {until - time.monotonic():.0f} s before the end")
-        done = [do(step, seconds, results, own, until) for step, seconds in steps(asked)]
+        done = []
+        for task, seconds in tasks(asked):
+            end = min(until, time.monotonic() + seconds)
+            done += [do(step, results, own, beside, end) for step in task]
     finally:
         left = back.bring(results, asked.out)
         print(f"brought back; {left} files are left for the next call", file=sys.stderr)
@@ -73,21 +76,19 @@ def arguments() -> argparse.Namespace:
     return asked
 
 
-def steps(asked: argparse.Namespace) -> list[tuple[Step, float]]:
-    """The steps of the tasks asked for, in order, each with the seconds of its task."""
-    found: list[tuple[Step, float]] = []
+def tasks(asked: argparse.Namespace) -> list[tuple[tuple[Step, ...], float]]:
+    """The steps of each task asked for, in order, with the seconds that it may take."""
+    found: list[tuple[tuple[Step, ...], float]] = []
     for task in asked.task:
         name, _, seconds = task.partition("=")
-        share = float(seconds or "inf")
-        found += [(step, share) for step in TASKS[name].steps]
+        found.append((TASKS[name].steps, float(seconds or "inf")))
     if asked.scenario is not None:
-        found.append((bench(str(asked.scenario)), float("inf")))
+        found.append(((bench(str(asked.scenario)),), float("inf")))
     return found
 
 
-def do(step: Step, seconds: float, results: Path, environment: Mapping[str, str], until: float) -> bool:
-    """One step, with its output in `results`; whether it ended well. Passed over when no time is left."""
-    end = min(until, time.monotonic() + seconds)
+def do(step: Step, results: Path, own: str, environment: Mapping[str, str], end: float) -> bool:
+    """One step; whether it ended well. Passed over when too little time is left to be worth it."""
     left = end - time.monotonic()
     command = step.command(results)
     if step.done(results):
@@ -96,7 +97,7 @@ def do(step: Step, seconds: float, results: Path, environment: Mapping[str, str]
         print(f"not begun, {left:.0f} s are left: {' '.join(command)}", file=sys.stderr)
         return False
     started = time.monotonic()
-    status = run([sys.executable, *command], environment, end)
+    status = run([own, *command], environment, end)
     took = time.monotonic() - started
     with (results / "setup.log").open("a") as log:
         say(log, f"status {status} after {took:.0f} s: {' '.join(command)}")

@@ -11,6 +11,7 @@ import json
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 PIECE_BYTES, MOST_PIECES = 16 * 2**20, 7
 FIRST = (".json", ".jsonl", ".yaml", ".log", ".txt", ".md", ".csv")
@@ -50,7 +51,7 @@ def fitting(files: Iterable[Path], room_bytes: int) -> list[Path]:
 def bring(results: Path, out: Path, *, piece_bytes: int = PIECE_BYTES, most: int = MOST_PIECES) -> int:
     """Writes the pieces into `out`; how many files are left for the next call."""
     state = results.parent / MADE
-    before = json.loads(state.read_text()) if state.exists() else {"calls": 0, "files": {}}
+    before: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {"calls": 0, "files": {}}
     brought: dict[str, Mark] = {name: (size, at) for name, (size, at) in before["files"].items()}
     new = fresh(results, brought)
     chosen = fitting(new, piece_bytes * most - piece_bytes // 4)

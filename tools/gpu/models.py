@@ -48,12 +48,15 @@ def config(shape: Shape) -> dict[str, Any]:
 
 
 def lengthened(tokenizer: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:
-    """A tokenizer.json of byte-level BPE with filler tokens up to `vocabulary`; none is ever made of a text."""
+    """A tokenizer.json of byte-level BPE with filler tokens up to `vocabulary`; none is ever made of a text.
+
+    Added tokens stand in the vocabulary too: outside of it they would be numbered anew, behind the filler.
+    """
     model = tokenizer["model"]
     known = {**model["vocab"]} | {added["content"]: added["id"] for added in tokenizer["added_tokens"]}
     first = max(known.values()) + 1
     filler = {f"Ġ#{number}": number for number in range(first, vocabulary)}
-    return {**tokenizer, "model": {**model, "vocab": {**model["vocab"], **filler}}}
+    return {**tokenizer, "model": {**model, "vocab": {**known, **filler}}}
 
 
 def dummy(shape: Shape, models: Path = MODELS) -> Path:

@@ -1,7 +1,8 @@
 """What `make gpu-pack` carried, put in place on the machine: joined once, installed in two folders.
 
-`engine` holds vLLM beside the machine's own torch and transformers, `own` what servetune needs at its own
-versions. Only the standard library: this runs before anything is installed.
+`engine` holds vLLM beside the machine's own torch and transformers; `own` is a virtual environment, apart from
+all of that, with what servetune needs at its own versions. Only the standard library: this runs before anything
+is installed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ def install(parts: Path, work: Path) -> None:
             join(parts, payload)
         for group in GROUPS:
             if not (work / group).is_dir():
-                pip(payload, group, work / group)
+                half = work / f"{group}.half"
+                pip(payload, group, environment_in(half) if group == "own" else half)
+                half.rename(work / group)
 
 
 def join(parts: Path, payload: Path) -> None:
@@ -47,24 +50,33 @@ def join(parts: Path, payload: Path) -> None:
     (payload / READY).touch()
 
 
+def environment_in(folder: Path) -> Path:
+    """A virtual environment that imports servetune from this tree; its folder of packages."""
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)], check=True)
+    packages = next((folder / "lib").glob("python*/site-packages"))
+    (packages / "servetune.pth").write_text(f"{ROOT}\n")
+    return packages
+
+
 def pip(payload: Path, group: str, into: Path) -> None:
-    """One group's wheels, all or nothing."""
+    """One group's wheels into one folder. CalledProcessError, with pip's own words, when one does not fit."""
     names = (payload / f"{group}.txt").read_text().split()
-    half = into.with_suffix(".half")
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile",
-         "--no-cache-dir", "--upgrade", "--target", str(half), *(str(payload / "wheels" / n) for n in names)],
+         "--no-cache-dir", "--upgrade", "--target", str(into), *(str(payload / "wheels" / n) for n in names)],
         check=True,
     )  # fmt: skip
-    half.rename(into)
 
 
-def environment(work: Path, group: str = "own") -> dict[str, str]:
-    """For programs of servetune (`own`), or for those that use the machine's torch (`engine`). No network."""
-    path = [str(work / group), str(ROOT)] if group == "own" else [str(work / group)]
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(path),
-        "PATH": f"{work / group / 'bin'}:{os.environ['PATH']}",
+def own(work: Path) -> str:
+    """The interpreter that runs servetune."""
+    return str(work / "own" / "bin" / "python")
+
+
+def environment(work: Path, engine: bool = False) -> dict[str, str]:
+    """Without a look at a network; `engine`: for the machine's own interpreter beside vLLM's packages."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return kept | ({"PYTHONPATH": str(work / "engine")} if engine else {}) | {
         "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
         "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(work / "payload" / "wheels"),
     }  # fmt: skip
@@ -73,9 +85,8 @@ def environment(work: Path, group: str = "own") -> dict[str, str]:
 def adopt(work: Path) -> None:
     """Makes the vLLM of this machine the one that servetune starts; nothing where it is already."""
     code = (
-        "import sys; from serving.adopt import adopt, adopted; "
-        "adopted('vllm', sys.argv[1]) or adopt('vllm', sys.argv[1])"
+        "import sys; from serving.adopt import adopt, adopted; name, site, it = sys.argv[1:]; "
+        "adopted(name, site, interpreter=it) or adopt(name, site, interpreter=it)"
     )
-    subprocess.run(
-        [sys.executable, "-c", code, str(work / "engine")], env=environment(work), cwd=ROOT, check=True
-    )
+    command = [own(work), "-c", code, "vllm", str(work / "engine"), sys.executable]
+    subprocess.run(command, env=environment(work), cwd=ROOT, check=True)

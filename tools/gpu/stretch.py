@@ -1,0 +1,189 @@
+"""The load generator at full stretch, beside `vllm bench serve`: how many tokens a second each can honestly take in.
+
+    python tools/gpu/stretch.py --out results/stretch [--engine sim] [--workers 1 8] [--streams 512 1024]
+
+Two servers: one that costs nothing and sends one token a step to every stream, at known times (what comes in is the
+client's limit alone), and the real engine with the small model (what both say about the same load). Writes stretch.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench import calibration
+from bench.grid import Load
+from bench.load.drive import Drive, drive
+from bench.prompts import prompts_for
+from serving import environments
+from serving.config import ServingConfig
+from serving.engines import engine
+from serving.process import launch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SMALL = ".models/smollm2-135m-instruct"
+LOAD = Load(
+    "stretch", input_tokens=128, output_tokens=128, concurrency=512, requests=2048, warmup_requests=64
+)
+NULL_TOKENS, ROUNDS = 150, 4
+LIMIT_S = 120.0
+
+
+def main() -> int:
+    """0: both clients were measured on both servers."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--engine", choices=("vllm", "sim"), default="vllm")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--streams", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--requests", type=int, default=LOAD.requests)
+    asked = parser.parse_args()
+    os.chdir(ROOT)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    program = environments.find("vllm", None, "cuda")
+    found: dict[str, Any] = {"cores": os.cpu_count(), "null_server": [], "engine": [], "steps": []}
+    for workers in asked.workers:
+        for streams in asked.streams:
+            step = calibration.measure(streams, workers)
+            found["steps"].append({"workers": workers, "honest": step.honest, **asdict(step)})
+            keep(asked.out, found)
+    for streams in asked.streams:
+        with calibration.null_server() as url:
+            load = replace(LOAD, input_tokens=8, output_tokens=NULL_TOKENS, concurrency=streams, warmup_requests=0,
+                           requests=ROUNDS * streams)  # fmt: skip
+            found["null_server"] += [theirs(program, url, "null", SMALL, load, asked.out)]
+            keep(asked.out, found)
+    config = config_of(asked.engine)
+    load = replace(LOAD, requests=asked.requests, concurrency=min(asked.requests, LOAD.concurrency or 1))
+    with launch(engine(config.engine), config, asked.out / "launch", ready_timeout_s=240.0) as server:
+        end, tokens = server.endpoint, prompts_for(config)
+        for workers in asked.workers:
+            driven = drive(end, load, seed=1, prompts=tokens, folder=asked.out / "load", workers=workers)
+            found["engine"].append({"client": "servetune", "workers": workers, **ours(driven)})
+        tokenizer = SMALL if config.engine == "vllm" or Path(SMALL).is_dir() else ""
+        found["engine"].append(theirs(program, end.url, end.served_model, tokenizer, load, asked.out))
+    keep(asked.out, found)
+    print(table(found))
+    return 0
+
+
+def config_of(name: str) -> ServingConfig:
+    """The small model as fast as the engine serves it: its defaults, CUDA graphs included."""
+    if name == "sim":
+        sim = {"gpu": "h200", "shape": "smollm2-135m"}
+        return ServingConfig.model_validate({"engine": "sim", "model": "smollm2-135m", "sim": sim})
+    return ServingConfig(engine="vllm", device="cuda", model=SMALL, max_model_len=2048)
+
+
+def ours(driven: Drive) -> dict[str, Any]:
+    """Output tokens a second over the whole load, as vLLM's client counts them, and what it cost."""
+    done = [record for record in driven.records if record.ok]
+    tokens = sum(record.output_tokens or 0 for record in done)
+    last = max((record.closed_s or 0.0 for record in done), default=0.0)
+    firsts = sorted(r.first_s - r.sent_s for r in done if r.first_s is not None and r.sent_s is not None)
+    return {
+        "completed": len(done), "output_tokens": tokens, "tokens_per_s": tokens / last if last else None,
+        "ttft_p50_ms": 1e3 * firsts[len(firsts) // 2] if firsts else None, "cpu_s": driven.client.cpu_s,
+        "cpu_us_per_token": 1e6 * driven.client.cpu_s / tokens if tokens else None,
+    }  # fmt: skip
+
+
+def theirs(
+    program: environments.Environment | None, url: str, model: str, tokenizer: str, load: Load, out: Path
+) -> dict[str, Any]:
+    """The same load by `vllm bench serve`; its own words where it fails."""
+    if program is None or not program.installed:
+        return {"client": "vllm bench serve", "error": "vllm is not installed"}
+    result = out / "vllm-bench.json"
+    result.unlink(missing_ok=True)
+    command = [str(program.program("vllm")), *arguments(url, model, tokenizer, load, result)]
+    started = time.monotonic()
+    with (out / "vllm-bench.log").open("a") as log:
+        child = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, cwd=out, start_new_session=True
+        )
+        cpu_s = cpu_of(child, LIMIT_S)
+    if not result.is_file():
+        return {
+            "client": "vllm bench serve",
+            "error": f"status {child.returncode}",
+            "streams": load.concurrency,
+        }
+    said = json.loads(result.read_text())
+    tokens = said.get("total_output_tokens") or 0
+    return {
+        "client": "vllm bench serve", "streams": load.concurrency, "completed": said.get("completed"),
+        "output_tokens": tokens, "tokens_per_s": said.get("output_throughput"),
+        "ttft_p50_ms": said.get("median_ttft_ms"), "cpu_s": cpu_s,
+        "cpu_us_per_token": 1e6 * cpu_s / tokens if tokens else None, "took_s": time.monotonic() - started,
+    }  # fmt: skip
+
+
+def arguments(url: str, model: str, tokenizer: str, load: Load, result: Path) -> list[str]:
+    """Of `vllm`: the same lengths, streams and number of requests, every answer of full length."""
+    place = str(Path(tokenizer).resolve()) if tokenizer else ""
+    return [
+        "bench", "serve", "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
+        "--model", model, *(["--tokenizer", place] if place else []), "--dataset-name", "random",
+        "--random-input-len", str(load.input_tokens), "--random-output-len", str(load.output_tokens),
+        "--num-prompts", str(load.requests), "--max-concurrency", str(load.concurrency), "--ignore-eos",
+        "--temperature", "0", "--disable-tqdm", "--save-result", "--result-dir", str(result.parent.resolve()),
+        "--result-filename", result.name,
+    ]  # fmt: skip
+
+
+def cpu_of(child: subprocess.Popen[bytes], limit_s: float) -> float:
+    """CPU seconds of the program at its end, start-up included; ended after `limit_s`."""
+    seen, until = 0.0, time.monotonic() + limit_s
+    process = psutil.Process(child.pid)
+    while child.poll() is None:
+        if time.monotonic() > until:
+            child.kill()
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            break
+        seen = max(seen, times.user + times.system)
+        time.sleep(0.1)
+    child.wait()
+    return seen
+
+
+def keep(out: Path, found: dict[str, Any]) -> None:
+    """What is known so far, whole or not at all."""
+    part = out / "stretch.json.part"
+    part.write_text(json.dumps(found, indent=1) + "\n")
+    part.replace(out / "partial.json" if not found["engine"] else out / "stretch.json")
+
+
+def table(found: dict[str, Any]) -> str:
+    """Both clients side by side, as Markdown."""
+    lines = ["| server | client | streams | tokens/s | TTFT p50 ms | CPU us/token | |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for step in found["steps"]:
+        lines.append(
+            f"| null | servetune, {step['workers']} workers | {step['streams']} | {step['events_per_s']:,.0f} | "
+            f"- | {step['cpu_us_per_event']:.1f} | {'honest' if step['honest'] else 'not honest'} |"
+        )
+    for server in ("null_server", "engine"):
+        for row in found[server]:
+            name = row["client"] + (f", {row['workers']} workers" if "workers" in row else "")
+            cells = [row.get(n) for n in ("tokens_per_s", "ttft_p50_ms", "cpu_us_per_token")]
+            shown: Sequence[str] = ["-" if cell is None else f"{cell:,.1f}" for cell in cells]
+            lines.append(f"| {server.split('_')[0]} | {name} | {row.get('streams', '-')} | {' | '.join(shown)} | "
+                         f"{row.get('error', '')} |")  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
