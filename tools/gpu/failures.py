@@ -186,8 +186,13 @@ def config_of(case: Case, name: str) -> ServingConfig:
 
 def cleaned(log: str) -> str:
     """Without the folders of this machine."""
-    for folder, name in ((str(ROOT), "/servetune"), (str(Path.home()), "/home"), (sys.prefix, "/python")):
-        log = log.replace(folder, name)
+    prefix = Path(sys.prefix)
+    named = {ROOT: "/servetune", prefix: "/python", Path(sys.base_prefix): "/python", Path.home(): "/home"}
+    if prefix.name == "own":
+        named[prefix.parent] = "/site"
+    for folder in sorted(named, key=lambda one: -len(str(one))):
+        if len(folder.parts) > 1:
+            log = log.replace(str(folder), named[folder])
     return log
 
 
