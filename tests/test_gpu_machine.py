@@ -165,7 +165,6 @@ def test_out_of_time_a_step_is_interrupted_and_one_that_stays_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gpu_machine, "STOP_S", 0.6)
-    monkeypatch.setattr(gpu_machine, "BACK_S", 0.2)
     polite = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: raise SystemExit(130)"
     started = time.monotonic()
     assert gpu_machine.run([sys.executable, "-c", polite], os.environ, started + 1.6) == 130

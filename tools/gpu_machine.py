@@ -25,7 +25,7 @@ from gpu.tasks import TASKS, Step, bench
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = Path("/tmp/servetune-gpu")  # noqa: S108 -- a bare machine's own
-STOP_S = 60.0
+STOP_S = 30.0
 """What a step that is out of time gets to stop its engine and to write what it has."""
 BACK_S = 15.0
 """Kept for bringing back."""
@@ -109,8 +109,8 @@ def run(command: Sequence[str], environment: Mapping[str, str], until: float) ->
     with subprocess.Popen(command, env=dict(environment), cwd=ROOT) as child:
         for how, seconds in (
             (signal.SIGINT, until - STOP_S - time.monotonic()),
-            (signal.SIGTERM, STOP_S - BACK_S),
-            (signal.SIGKILL, BACK_S),
+            (signal.SIGTERM, STOP_S * 2 / 3),
+            (signal.SIGKILL, STOP_S / 3),
         ):
             try:
                 return child.wait(max(0.0, seconds))
