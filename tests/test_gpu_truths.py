@@ -192,7 +192,8 @@ def test_both_clients_are_measured_side_by_side(
     monkeypatch.chdir(ROOT)
     assert stretch.main() == 0
     told = json.loads((tmp_path / "out" / "stretch.json").read_text())
-    assert [row["completed"] for row in told["null_server"]] == [64]
+    assert [row["completed"] for row in told["null_server"]] == [64, 64]
+    assert not (tmp_path / "out" / stretch.PARTIAL).exists()
     assert [(row["client"], row["completed"]) for row in told["engine"]] == [
         ("servetune", 32),
         ("vllm bench serve", 32),

@@ -83,10 +83,20 @@ def environment(work: Path, engine: bool = False) -> dict[str, str]:
 
 
 def adopt(work: Path) -> None:
-    """Makes the vLLM of this machine the one that servetune starts; nothing where it is already."""
+    """Makes the vLLM of this machine the one that servetune starts; nothing where it is already.
+
+    SystemExit when it does not start, with what pip finds missing beside the wheels that were carried.
+    """
     code = (
         "import sys; from serving.adopt import adopt, adopted; name, site, it = sys.argv[1:]; "
         "adopted(name, site, interpreter=it) or adopt(name, site, interpreter=it)"
     )
     command = [own(work), "-c", code, "vllm", str(work / "engine"), sys.executable]
-    subprocess.run(command, env=environment(work), cwd=ROOT, check=True)
+    if subprocess.run(command, env=environment(work), cwd=ROOT, check=False).returncode:
+        subprocess.run(
+            [sys.executable, "-m", "pip", "check"], env=environment(work, engine=True), check=False
+        )
+        raise SystemExit(
+            "error: the carried vLLM does not start on this machine\n"
+            "hint: the traceback is above; of the packages that pip misses, add to tools/gpu/ what it names, and pack again"
+        )

@@ -24,9 +24,10 @@ import psutil
 from bench import calibration
 from bench.grid import Load
 from bench.load.drive import Drive, drive
-from bench.prompts import prompts_for
+from bench.prompts import Prompts, prompts, prompts_for
 from serving import environments
 from serving.config import ServingConfig
+from serving.engine import Endpoint
 from serving.engines import engine
 from serving.process import launch
 
@@ -37,6 +38,7 @@ LOAD = Load(
 )
 NULL_TOKENS, ROUNDS = 150, 4
 LIMIT_S = 120.0
+PARTIAL = "partial.json"
 
 
 def main() -> int:
@@ -50,7 +52,6 @@ def main() -> int:
     asked = parser.parse_args()
     os.chdir(ROOT)
     asked.out.mkdir(parents=True, exist_ok=True)
-    program = environments.find("vllm", None, "cuda")
     found: dict[str, Any] = {"cores": os.cpu_count(), "null_server": [], "engine": [], "steps": []}
     for workers in asked.workers:
         for streams in asked.streams:
@@ -61,20 +62,31 @@ def main() -> int:
         with calibration.null_server() as url:
             load = replace(LOAD, input_tokens=8, output_tokens=NULL_TOKENS, concurrency=streams, warmup_requests=0,
                            requests=ROUNDS * streams)  # fmt: skip
-            found["null_server"] += [theirs(program, url, "null", SMALL, load, asked.out)]
+            null = Endpoint(url, "null", "null", "1")
+            found["null_server"] += beside(null, prompts(None), SMALL, load, asked.workers, asked.out)
             keep(asked.out, found)
     config = config_of(asked.engine)
     load = replace(LOAD, requests=asked.requests, concurrency=min(asked.requests, LOAD.concurrency or 1))
     with launch(engine(config.engine), config, asked.out / "launch", ready_timeout_s=240.0) as server:
-        end, tokens = server.endpoint, prompts_for(config)
-        for workers in asked.workers:
-            driven = drive(end, load, seed=1, prompts=tokens, folder=asked.out / "load", workers=workers)
-            found["engine"].append({"client": "servetune", "workers": workers, **ours(driven)})
-        tokenizer = SMALL if config.engine == "vllm" or Path(SMALL).is_dir() else ""
-        found["engine"].append(theirs(program, end.url, end.served_model, tokenizer, load, asked.out))
+        found["engine"] = beside(server.endpoint, prompts_for(config), SMALL, load, asked.workers, asked.out)
     keep(asked.out, found)
+    (asked.out / PARTIAL).unlink(missing_ok=True)
     print(table(found))
     return 0
+
+
+def beside(
+    server: Endpoint, words: Prompts, tokenizer: str, load: Load, workers: Sequence[int], out: Path
+) -> list[dict[str, Any]]:
+    """The same load on the same server by our client, with each number of load processes, and by vLLM's."""
+    found = []
+    for count in workers:
+        driven = drive(
+            server, load, seed=1, prompts=words, folder=out / "load", workers=count, salt=str(count)
+        )
+        found.append({"client": "servetune", "workers": count, "streams": load.concurrency, **ours(driven)})
+    program = environments.find("vllm", None, "cuda")
+    return [*found, theirs(program, server.url, server.served_model, tokenizer, load, out)]
 
 
 def config_of(name: str) -> ServingConfig:
@@ -163,7 +175,7 @@ def keep(out: Path, found: dict[str, Any]) -> None:
     """What is known so far, whole or not at all."""
     part = out / "stretch.json.part"
     part.write_text(json.dumps(found, indent=1) + "\n")
-    part.replace(out / "partial.json" if not found["engine"] else out / "stretch.json")
+    part.replace(out / (PARTIAL if not found["engine"] else "stretch.json"))
 
 
 def table(found: dict[str, Any]) -> str:
@@ -181,7 +193,7 @@ def table(found: dict[str, Any]) -> str:
             cells = [row.get(n) for n in ("tokens_per_s", "ttft_p50_ms", "cpu_us_per_token")]
             shown: Sequence[str] = ["-" if cell is None else f"{cell:,.1f}" for cell in cells]
             lines.append(f"| {server.split('_')[0]} | {name} | {row.get('streams', '-')} | {' | '.join(shown)} | "
-                         f"{row.get('error', '')} |")  # fmt: skip
+                         f"{row.get('error') or ('' if 'workers' in row else 'CPU with its start')} |")  # fmt: skip
     return "\n".join(lines)
 
 
