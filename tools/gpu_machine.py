@@ -93,6 +93,9 @@ def do(step: Step, results: Path, own: str, environment: Mapping[str, str], end:
     command = step.command(results)
     if step.done(results):
         return True
+    if not step.possible(results):
+        print(f"not begun, {step.needs} is not there: {' '.join(command)}", file=sys.stderr)
+        return False
     if left < STOP_S + step.least_s:
         print(f"not begun, {left:.0f} s are left: {' '.join(command)}", file=sys.stderr)
         return False

@@ -18,7 +18,7 @@ class Step:
     """One command of our Python; `{results}` in it is the results folder.
 
     folder   of a run or study: with `--resume` where it is there already
-    makes    a file: nothing is done where it is there already
+    makes    a file: nothing is done where it is there already;  needs  one without which nothing can be
     good     exit statuses that count as done
     least_s  with less time left it is not begun
     """
@@ -26,6 +26,7 @@ class Step:
     argv: tuple[str, ...]
     folder: str | None = None
     makes: str | None = None
+    needs: str | None = None
     good: tuple[int, ...] = (0,)
     least_s: float = 20.0
 
@@ -38,6 +39,9 @@ class Step:
 
     def done(self, results: Path) -> bool:
         return self.makes is not None and (results / self.makes).exists()
+
+    def possible(self, results: Path) -> bool:
+        return self.needs is None or (results / self.needs).exists()
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,16 @@ def found(scenario: str) -> tuple[Step, ...]:
     spec = f"{study}/spec.yaml"
     at = "{results}/"
     search = Step((*SERVETUNE, "search", scenario), folder=study, good=(0, 1))
-    export = Step((*SERVETUNE, "spec", at + study, "-o", at + spec), makes=spec, least_s=5.0)
+    export = Step(
+        (*SERVETUNE, "spec", at + study, "-o", at + spec),
+        makes=spec,
+        needs=f"{study}/study.json",
+        least_s=5.0,
+    )
     verify = [
         Step(
             (*SERVETUNE, "verify", at + spec, "--json", f"{at}{study}/verify-{number}.json"),
-            makes=f"{study}/verify-{number}.json", good=(0, 1, 3),
+            makes=f"{study}/verify-{number}.json", needs=spec, good=(0, 1, 3),
         )
         for number in range(1, VERIFICATIONS + 1)
     ]  # fmt: skip
