@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,31 @@ def test_the_energy_counter_is_held_against_power_over_time() -> None:
     assert stuck is not None
     assert not stuck["agrees"]
     assert nvml_truth.energy([at(0, 500.0, 1e6)]) is None
+
+
+def test_both_are_asked_idle_and_under_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of, smi = card(), Smi(card())
+
+    def slowly(arguments: Sequence[str]) -> str:
+        time.sleep(0.02)
+        return smi(arguments)
+
+    monkeypatch.setattr(nvml_truth, "session", lambda: session(FakeNvml(of)))
+    monkeypatch.setattr(nvml_truth, "ask", slowly)
+    monkeypatch.setattr(
+        nvml_truth, "LOAD", replace(nvml_truth.LOAD, concurrency=4, duration_s=1.0, warmup_requests=0)
+    )
+    monkeypatch.setattr(sys, "argv", ["nvml_truth.py", "--out", str(tmp_path), "--engine", "sim"])
+    monkeypatch.chdir(ROOT)
+    assert nvml_truth.main() == 0
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    assert found["idle"]["power_w"]["rounds"] == nvml_truth.IDLE_ROUNDS
+    assert found["load"]["power_w"]["rounds"] > 5
+    assert found["energy"]["smi_power_w"] == pytest.approx(512.5)
+    assert len((tmp_path / "rounds.jsonl").read_text().splitlines()) > nvml_truth.IDLE_ROUNDS + 5
+    assert "| load | sm_clock_mhz | 1,980 | 1,980 | 0 | yes |" in capsys.readouterr().out
 
 
 def kv_row(predicted: int | None, reported: int | None, verdict: str = "fits") -> kv_table.Row:

@@ -1,6 +1,6 @@
 """Does NVML, which servetune reads, say what nvidia-smi says? Both are asked in turn, idle and under a load.
 
-    python tools/gpu/nvml_truth.py --out results/nvml
+    python tools/gpu/nvml_truth.py --out results/nvml [--engine sim]
 
 Writes rounds.jsonl (every answer of both) and comparison.json: per field the medians, the largest difference and
 whether it is within TOLERANCE; memory per process; the energy counter against nvidia-smi's power over time.
@@ -74,15 +74,16 @@ def main() -> int:
     """0: they agree, or the differences are written down; 1: nothing could be compared."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    out: Path = parser.parse_args().out
+    parser.add_argument("--engine", choices=("vllm", "sim"), default="vllm")
+    asked = parser.parse_args()
+    out: Path = asked.out
     os.chdir(ROOT)
     out.mkdir(parents=True, exist_ok=True)
-    config = ServingConfig(engine="vllm", device="cuda", model=".models/smollm2-135m-instruct", max_model_len=2048,
-                           gpu_memory_utilization=0.5, enforce_eager=True)  # fmt: skip
+    config = config_of(asked.engine)
     try:
         with (
             session() as nvml,
-            launch(engine("vllm"), config, out / "launch", ready_timeout_s=150.0) as server,
+            launch(engine(config.engine), config, out / "launch", ready_timeout_s=150.0) as server,
         ):
             fields = known(ask)
             rounds = [look(nvml, ask, fields) for _ in range(IDLE_ROUNDS)]
@@ -106,6 +107,16 @@ def main() -> int:
     (out / "comparison.json").write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
     return 0
+
+
+def config_of(name: str) -> ServingConfig:
+    """The small model on the GPU; the simulated engine to try the procedure itself."""
+    if name == "sim":
+        return ServingConfig.model_validate(
+            {"engine": "sim", "model": "smollm2-135m", "sim": {"gpu": "h200"}}
+        )
+    return ServingConfig(engine="vllm", device="cuda", model=".models/smollm2-135m-instruct", max_model_len=2048,
+                         gpu_memory_utilization=0.5, enforce_eager=True)  # fmt: skip
 
 
 def ask(arguments: Sequence[str]) -> str:
