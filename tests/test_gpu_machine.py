@@ -209,8 +209,8 @@ def test_an_unknown_task_ends_before_anything_is_done(
 
 
 def test_the_grid_has_a_hundred_configurations() -> None:
-    from bench import scenariofile
-    from bench.expand import expand
+    from bench.plan import scenariofile
+    from bench.plan.expand import expand
 
     points = {
         point.key

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from gpu import failures, kv_table, nvml_truth, stretch  # noqa: E402
 
-from bench.nvml import session  # noqa: E402
+from bench.telemetry.nvml import session  # noqa: E402
 from serving.environments import Environment  # noqa: E402
 
 GIB = 2**30

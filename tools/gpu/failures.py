@@ -25,7 +25,7 @@ import psutil
 
 from bench.grid import Load
 from bench.load.drive import drive
-from bench.prompts import prompts_for
+from bench.traffic.prompts import prompts_for
 from serving import environments
 from serving.config import ServingConfig
 from serving.engines import engine

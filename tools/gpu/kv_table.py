@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.feasibility import fits
+from bench.plan.feasibility import fits
+from bench.plan.scenariofile import load
+from bench.plan.target import recorded
 from bench.results import RunFolder
-from bench.scenariofile import load
-from bench.target import recorded
 from serving.config import ServingConfig
 
 WITHIN = 0.05

@@ -26,8 +26,8 @@ from typing import Any
 
 from bench.grid import Load
 from bench.load.drive import drive
-from bench.nvml import Nvml, UnavailableError, session
-from bench.prompts import prompts_for
+from bench.telemetry.nvml import Nvml, UnavailableError, session
+from bench.traffic.prompts import prompts_for
 from serving.config import ServingConfig
 from serving.engines import engine
 from serving.errors import EngineError
@@ -43,7 +43,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Field:
-    """A field of nvidia-smi, the reading of `bench.nvml` it is held against, and how far apart they may be.
+    """A field of nvidia-smi, the reading of `bench.telemetry.nvml` it is held against, and how far apart they may be.
 
     scale     of nvidia-smi's unit to ours;  slack  in our unit, beside the range of the readings around it
     """

@@ -21,10 +21,10 @@ from typing import Any
 
 import psutil
 
-from bench import calibration
 from bench.grid import Load
 from bench.load.drive import Drive, drive
-from bench.prompts import Prompts, prompts, prompts_for
+from bench.machine import calibration
+from bench.traffic.prompts import Prompts, prompts, prompts_for
 from serving import environments
 from serving.config import ServingConfig
 from serving.engine import Endpoint
