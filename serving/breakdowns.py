@@ -190,7 +190,8 @@ PROCESSES = (
     Rule(
         FailureKind.CRASH,
         r"(Worker proc|Engine core proc|EngineCore) ?\S* died unexpectedly|VllmWorkerProcess pid \d+ died"
-        r"|Engine process \(pid \d+\) died|Engine core process \S+ died|Process \S+ \(PID: \d+\) died",
+        r"|Engine process \(pid \d+\) died|Engine core process \S+ died|Process \S+ \(PID: \d+\) died"
+        r"|[Ee]ngine core exited unexpectedly",
         "one of its processes ended without a word: killed from outside (see dmesg -T), or a crash in "
         "native code",
         consequence=True,

@@ -24,6 +24,9 @@ REAL = {
     "vllm-0.32.0-cpu-batch": (1, K.UNSUPPORTED, "max_num_batched_tokens (4) must be greater"),
     "vllm-0.32.0-cpu-oomkv": (1, K.OOM_LAUNCH, "is less than requested memory for kv"),
     "vllm-0.32.0-cpu-port": (1, K.PORT_TAKEN, "ddress already in use"),
+    "vllm-0.24.0-cuda-bad-flag": (2, K.BAD_FLAG, "unrecognized arguments: --no-such-flag"),
+    "vllm-0.24.0-cuda-quantization": (1, K.UNSUPPORTED, "Cannot find the config file for modelopt_fp4"),
+    "vllm-0.24.0-cuda-too-long": (1, K.UNSUPPORTED, "max_model_len (100000) is greater than the derived"),
     "public-cuda-oom-launch": (1, K.OOM_LAUNCH, "Free memory on device"),
     "public-cuda-oom-cache-blocks": (1, K.OOM_LAUNCH, "No available memory for the cache blocks"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +86,20 @@ def test_a_good_config_has_no_problems_and_a_command_that_carries_it() -> None:
     assert asked["model"] == Sim().served_model(good) == "m"
     assert command.env == {"A": "b"}
     assert "env" not in asked
+
+
+@pytest.mark.parametrize(
+    "named", [{"tokenizer": "words"}, {"model": "words", "sim": {"shape": "llama-3.1-8b"}}]
+)
+def test_a_tokenizer_beside_the_caller_is_found_by_the_server_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, Any]
+) -> None:
+    """The server has a working directory of its own, where a relative folder is not."""
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "tokenizer.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    command = Sim().command(config(**named), 1234)
+    assert json.loads(command.argv[-1])["tokenizer"] == str(tmp_path / "words")
 
 
 def test_the_shape_may_be_the_models_own_name() -> None:

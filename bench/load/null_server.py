@@ -18,6 +18,8 @@ STEP_S = 0.010
 FIRST_STEPS = 5
 SPREAD_STEPS = 100
 """A request waits FIRST_STEPS and up to SPREAD_STEPS more, so that requests begin and end apart in time."""
+DEFAULT_TOKENS = 16
+"""Of a completion that asks for no number, as in OpenAI's API."""
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
@@ -77,7 +79,7 @@ class Stream(asyncio.Protocol):
         if len(body) < length:
             return
         self.buffer = body[length:]
-        self.tokens = self.left = int(json.loads(body[:length])["max_tokens"])
+        self.tokens = self.left = int(json.loads(body[:length]).get("max_tokens", DEFAULT_TOKENS))
         self.number = self.server.numbered()
         self.came_s = monotonic()
         self.due = self.server.step + FIRST_STEPS + self.number * 37 % SPREAD_STEPS

@@ -62,6 +62,9 @@ class Sim:
         if sim_settings.settings(config.sim).fault.name == "not_installed":
             python = python.with_name("sim-engine-that-is-not-installed")
         asked = {name: value for name, value in config.settings.items() if name in ASKED}
+        words = tokenizer_file({"tokenizer": config.tokenizer, "model": config.model})
+        if words is not None:  # the server has a working directory of its own
+            asked["tokenizer"] = str(words.parent.resolve())
         settings = json.dumps({"model": config.model, **asked}, sort_keys=True)
         module = "serving.engines.sim_server"
         return Command((str(python), "-m", module, "--port", str(port), "--settings", settings), config.env)
