@@ -55,8 +55,13 @@ def test_the_best_stands_first_with_its_verdict_in_words(stored: tuple[Scenario,
 
 
 def test_percentiles_without_samples_say_so(stored: tuple[Scenario, list[Outcome]]) -> None:
-    row = next(line for line in text(*stored, 120).splitlines() if "? suspect" in line)
+    row = next(
+        line for line in text(*stored, 120).splitlines() if "? suspect  " in line and "points" not in line
+    )
     assert "n<64" in row
+    assert "44 points: ✓ ok 19  ? suspect 2  – SLO missed 10  ~ simulated 6  ✗ invalid 2  ! failed 5" in text(
+        *stored, 120
+    )
 
 
 def test_failures_have_kind_cause_and_hint(stored: tuple[Scenario, list[Outcome]]) -> None:

@@ -22,7 +22,7 @@ from bench.outcome import Outcome
 from bench.plan.scenario import Scenario
 from bench.report import accuracy_table, figures, study, words
 from bench.report.answer import Answer, answers, everywhere
-from bench.report.ranking import COST, Candidate, Job, push
+from bench.report.ranking import COST, Candidate, Job, push, tally
 from bench.report.terminal import columns_for
 from bench.results import RunFolder
 
@@ -105,10 +105,10 @@ def context(
         "state": state(folder, outcomes),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.get("started_unix_s") or 0)),
         "device": manifest.get("device", ""),
-        "engines": sorted({f"{o.run.point.config.engine} {o.run.engine_version}".strip() for o in outcomes}),
+        "engines": _engines(outcomes),
         "simulated": simulated,
         "points": len(outcomes),
-        "tally": _tally(jobs),
+        "tally": [(s.replace(" ", "-"), words.MARKS[s], count) for s, count in tally(jobs)],
         "everywhere": _name(same, names) if same else None,
         "answers": [_card(a, names, outcomes) for a in answers(jobs, names)],
         "table": _table(jobs, names, outcomes),
@@ -122,6 +122,13 @@ def context(
         "has_cost": any(o.metrics[COST] is not None for o in outcomes),
         "words": words,
     }
+
+
+def _engines(outcomes: Sequence[Outcome]) -> list[str]:
+    """Engines with their versions; one that never answered has none, and is named alone only if none did."""
+    found = {(o.run.point.config.engine, o.run.engine_version) for o in outcomes}
+    told = {engine for engine, version in found if version}
+    return sorted(f"{engine} {version}".strip() for engine, version in found if version or engine not in told)
 
 
 def state(folder: RunFolder, outcomes: Sequence[Outcome]) -> str:
@@ -165,12 +172,6 @@ def _json(data: Any) -> str:
 
 def _name(candidate: Candidate, names: Sequence[str]) -> str:
     return words.config_text(candidate.config, names)
-
-
-def _tally(jobs: Sequence[Job]) -> list[tuple[str, str, int]]:
-    """Standing, its mark, and how many candidates have it."""
-    found = [c.standing for job in jobs for c in job.candidates]
-    return [(s.replace(" ", "-"), mark, found.count(s)) for s, mark in words.MARKS.items() if s in found]
 
 
 def _card(answer: Answer, names: Sequence[str], outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from bench.grid import Load
 from bench.outcome import Outcome, SloState
@@ -170,6 +170,12 @@ def jobs(outcomes: Sequence[Outcome], floors: Mapping[str, Floor] | None = None)
         )
         for name, of_job in grouped.items()
     ]
+
+
+def tally(found: Sequence[Job]) -> list[tuple[Standing, int]]:
+    """How many candidates stand where; the order of `Standing`, what nobody has left out."""
+    standings = [one.standing for job in found for one in job.candidates]
+    return [(standing, standings.count(standing)) for standing in get_args(Standing) if standing in standings]
 
 
 def job_name(load: Load) -> str:

@@ -18,7 +18,7 @@ from bench.outcome import Outcome
 from bench.plan.scenario import Scenario
 from bench.report import accuracy_table, words
 from bench.report.answer import Answer, answers
-from bench.report.ranking import Candidate, Job, push
+from bench.report.ranking import Candidate, Job, push, tally
 
 if TYPE_CHECKING:
     from bench.scorecards import Scorecard
@@ -49,7 +49,7 @@ def show(
     out = console or Console(highlight=False)
     _simulated(out, outcomes)
     out.print(f"[bold]{escape(scenario.name)}[/]: {escape(scenario.question)}")
-    out.print(_tally(outcomes))
+    out.print(_tally(outcomes, jobs))
     names = words.varying([o.run.point.config for o in outcomes])
     for answer in answers(jobs, names):
         out.print()
@@ -80,12 +80,14 @@ def _simulated(out: Console, outcomes: Sequence[Outcome]) -> None:
         out.print(banner)
 
 
-def _tally(outcomes: Sequence[Outcome]) -> str:
-    failed = sum(o.run.failure is not None for o in outcomes)
-    verdicts = [o.judgement.verdict for o in outcomes if o.run.failure is None]
-    parts = [f"{verdicts.count(v)} {v}" for v in ("ok", "suspect", "invalid") if v in verdicts]
-    parts += [f"{failed} failed"] if failed else []
-    return f"{len(outcomes)} points: {', '.join(parts)}" if outcomes else "no point is finished yet"
+def _tally(outcomes: Sequence[Outcome], jobs: Sequence[Job]) -> str:
+    if not outcomes:
+        return "no point is finished yet"
+    counted = tally(jobs)
+    candidates = sum(count for _, count in counted)
+    repeated = "" if candidates == len(outcomes) else f" of {candidates} candidates"
+    marks = "  ".join(f"{words.MARKS[standing]} {count}" for standing, count in counted)
+    return f"{len(outcomes)} points{repeated}: {marks}"
 
 
 def _answer(out: Console, answer: Answer) -> None:
