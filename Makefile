@@ -35,7 +35,7 @@ variants: model ## quantized checkpoints of the small model (llm-compressor, in 
 bench: variants ## measure SCENARIO (default: the quick start) on real engines, to a report
 	@$(RUN) bench $(SCENARIO)
 
-search-bench: $(SETUP) ## searchers against each other on the recorded grids (200 seeds, about a quarter of an hour)
+search-bench: $(SETUP) ## searchers against each other on the recorded grids (200 seeds, about ten minutes on two cores)
 	@.venv/bin/servetune replay results/reference/sim-* --seeds 200 \
 		--sampler surrogate,surrogate-plain,optuna-tpe,hill,random --json replay.json
 

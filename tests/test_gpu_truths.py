@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from fake_nvml import FakeNvml
+from report_fixture import build
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-from gpu import failures, kv_table, nvml_truth, stretch  # noqa: E402
+from gpu import failures, kv_table, nvml_truth, page, stretch  # noqa: E402
 
 from bench.telemetry.nvml import session  # noqa: E402
 from serving.environments import Environment  # noqa: E402
@@ -228,3 +229,44 @@ def test_both_clients_are_measured_side_by_side(
     assert told["engine"][0]["output_tokens"] == 32 * stretch.LOAD.output_tokens
     assert told["steps"][0]["events_per_s"] > 100
     assert "| engine | servetune, 1 workers |" in capsys.readouterr().out
+
+
+# --- the page of everything that was recorded ------------------------------------------------------
+
+
+def test_the_page_has_every_section_whose_source_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "run", requests=40, repeats=6)
+    study = {
+        "goal": [{"metric": "cost_per_million_good_tokens"}], "trials": 9, "launches": 29, "ledger": {"total": 1671.0},
+        "ended": "all 9 trials are spent",
+        "winner": {"settings": {"quantization": "fp8"}, "value": 0.25,
+                   "gain": {"estimate": 0.313, "low": 0.191, "high": 0.435}},
+    }  # fmt: skip
+    (tmp_path / "run" / "study.json").write_text(json.dumps(study))
+    for number, verdict in enumerate(("pass", "pass", "fail")):
+        (tmp_path / "run" / f"verify-{number}.json").write_text(json.dumps({"verdict": verdict}))
+    (tmp_path / "failures").mkdir()
+    line = {"case": "bad-flag", "kind": "bad_flag", "right": True, "detail": "no | such flag"}
+    (tmp_path / "failures" / "failures.jsonl").write_text(json.dumps(line) + "\n")
+    sections = list(page.found(tmp_path))
+    text = "\n".join(sections)
+    assert [section.splitlines()[0] for section in sections] == ["## run", "## Failures, provoked"]
+    assert "+31.3% [+19.1%, +43.5%] over the default" in text
+    assert "relaunched 3 times from the exported files: 2 PASS" in text
+    assert "**SIMULATED**" in text
+    assert "| bad-flag | bad_flag | yes | no \\| such flag |" in text
+    spread = next(line for line in text.splitlines() if "output tokens/s | 6 on 2 launches |" in line)
+    assert spread.endswith("% |")
+    rows = [line for line in text.splitlines() if line.startswith("| vllm") and "? suspect" in line]
+    assert rows
+    assert all(line.count("|") == 10 for line in rows)
+
+
+def test_nothing_recorded_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["page.py", str(tmp_path)])
+    assert page.main() == 2
+    assert "holds no run" in capsys.readouterr().err

@@ -225,7 +225,12 @@ def test_the_command_prints_a_table_and_writes_its_numbers(
     shown = capfd.readouterr().out
     assert "SIMULATED" in shown
     assert "surrogate" in shown
-    told = json.loads(target.read_text())["grids"][0]
+    written = json.loads(target.read_text())
+    assert (written["grid"], written["size"]) == (written["grids"][0]["grid"], 180)
+    assert [one["name"] for one in written["searchers"]] == ["surrogate", "random"]
+    assert all(one["launches_to_1pct"].keys() == {"p50", "p90"} and len(one["regret"]) == 18
+               for one in written["searchers"])  # fmt: skip
+    told = written["grids"][0]
     assert told["simulated"] is True
     assert told["samplers"].keys() == {"surrogate", "random"}
     assert len(told["samplers"]["random"]["regret"]["median"]) == told["launches"] == 18

@@ -76,8 +76,21 @@ def replay(
         if json != "-":
             show(told[-1])
     if json:
-        write_json({"schema": 1, "grids": told}, json)
+        alone = brief(told[0]) if len(told) == 1 else {}
+        write_json({"schema": 1, **alone, "grids": told}, json)
     return 0
+
+
+def brief(told: dict[str, Any]) -> dict[str, Any]:
+    """What a script asks first of one grid: regret is the median after each launch, as a share."""
+    return {
+        "grid": told["grid"],
+        "size": told["configurations"],
+        "searchers": [
+            {"name": name, "regret": of["regret"]["median"], "launches_to_1pct": of["launches_to_1_percent"]}
+            for name, of in told["samplers"].items()
+        ],
+    }
 
 
 def about(grid: Grid, seeds: int, launches: int) -> dict[str, Any]:
@@ -155,7 +168,7 @@ def middle_and_tail(values: Any) -> dict[str, float]:
     import numpy as np
 
     return {
-        name: float(np.quantile(values, q, method="higher")) for name, q in (("median", 0.5), ("p90", 0.9))
+        name: float(np.quantile(values, q, method="higher")) for name, q in (("p50", 0.5), ("p90", 0.9))
     }
 
 

@@ -49,7 +49,8 @@ def rows(folder: RunFolder) -> list[Row]:
         config: ServingConfig = run.point.config
         if not run.launch or run.launch in found:
             continue
-        memory = fits(config, target)
+        # Of the release that ran there, whichever is installed here.
+        memory = fits(config.model_copy(update={"engine_version": run.engine_version or None}), target)
         reported = (run.effective or {}).get("kv_cache_tokens")
         found[run.launch] = Row(
             folder.path.name, run.launch, config.label, memory.verdict,
