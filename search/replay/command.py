@@ -167,9 +167,7 @@ def middle_and_tail(values: Any) -> dict[str, float]:
     """Of values that may be infinite: nothing is interpolated."""
     import numpy as np
 
-    return {
-        name: float(np.quantile(values, q, method="higher")) for name, q in (("p50", 0.5), ("p90", 0.9))
-    }
+    return {name: float(np.quantile(values, q, method="higher")) for name, q in (("p50", 0.5), ("p90", 0.9))}
 
 
 def found_at(regret: Any, share: float) -> list[float]:
