@@ -229,6 +229,7 @@ def show(written: dict[str, Any]) -> None:
     metric, winner = written["goal"][0]["metric"], written["winner"]
     if winner is None:
         out.print("no configuration kept every promise")
+        out.print(f"  the search ended: {escape(written['ended'])}")
     elif written["verdict"] == "default_is_best":
         missed = written["missed_at_most"]
         bound = (
