@@ -134,3 +134,20 @@ def test_an_engine_that_dies_is_a_trial_with_its_class(tmp_path: Path) -> None:
     assert {o.failure for o in broken} == {"oom_at_launch"}
     states = {t.user_attrs.get("failure"): t.state.name for t in made.study.optuna.get_trials()}
     assert states["oom_at_launch"] == "PRUNED"
+
+
+def test_an_engine_that_never_starts_ends_the_whole_command_early(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a driver that is too old does: six launches, not a night, and an answer that says so."""
+    text = (HERE.parent / "scenarios" / "search-sim.yaml").read_text()
+    scenario = tmp_path / "broken.yaml"
+    scenario.write_text(text.replace("time_scale: 1}", "time_scale: 1, fault: crash_at_launch}"))
+    study = tmp_path / "study"
+    assert servetune.main(["search", str(scenario), "--trials", "30", "--out", str(study)]) == 1
+    told = " ".join(capfd.readouterr().out.split())
+    assert "the search ended: 6 configurations all ended alike, none ran: crash: [sim] RuntimeError" in told
+    written = json.loads((study / "study.json").read_text())
+    assert written["winner"] is None
+    assert written["trials"] == 6
+    assert set(written["failures"]) == {"crash"}
