@@ -13,13 +13,19 @@ JSON = typer.Option("--json", metavar="FILE|-", help="Write the data as JSON to 
 
 def plan(
     scenario: Annotated[Path, SCENARIO],
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan for such a GPU (h200, l4 ...), here or not: memory, support, time.", show_default=False
+        ),
+    ] = None,
     json: Annotated[str | None, JSON] = None,
 ) -> int:
     """What a scenario would run: points, launches, what is dropped and why, memory, time. Starts nothing."""
     from bench.output import write_json
     from bench.plan import planning, scenariofile
 
-    planned = planning.plan(scenariofile.load(scenario))
+    planned = planning.plan(scenariofile.load(scenario), gpu=gpu)
     if json:
         write_json(planning.as_json(planned), json)
     if json != "-":

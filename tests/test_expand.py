@@ -10,9 +10,10 @@ import pytest
 
 from bench.plan import scenariofile
 from bench.plan.expand import expand
-from bench.plan.planning import plan
+from bench.plan.planning import as_json, plan
 from bench.plan.rules import matches
 from bench.plan.scenario import Scenario
+from bench.report import plan_table
 from serving.errors import UserError
 
 TEXT = """\
@@ -97,3 +98,52 @@ def test_a_plan_of_nothing_says_each_reason_once(tmp_path: Path):
     (tmp_path / "demo.yaml").write_text(text)
     with pytest.raises(UserError, match=r"nothing is left to run; \d+ configurations: none is wanted$"):
         plan(scenariofile.load(tmp_path / "demo.yaml"))
+
+
+ELSEWHERE = """\
+schema: 1
+name: elsewhere
+question: q
+device: cuda
+model: {name: Llama-3.1-8B, path: .models/not-here, shape: llama-3.1-8b}
+engines:
+  - {engine: vllm, settings: {max_model_len: 8192, max_num_seqs: 64}, grid: {quantization: [none, fp8]}}
+workloads:
+  - {name: chat, input_tokens: 512, output_tokens: 64, concurrency: 8, requests: 100}
+repeats: {count: 2, restart: true}
+"""
+
+
+def elsewhere(tmp_path: Path) -> Scenario:
+    file = tmp_path / "elsewhere.yaml"
+    file.write_text(ELSEWHERE)
+    return scenariofile.load(file)
+
+
+def test_a_plan_for_a_gpu_that_is_not_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither engine nor weights are on this machine; what fits and what it takes can be told all the same."""
+    with pytest.raises(UserError, match="nothing is left to run"):
+        plan(elsewhere(tmp_path))
+    planned = plan(elsewhere(tmp_path), gpu="h200")
+    assert (planned.supposed, planned.device) == ("h200", "cuda")
+    assert [launch.config.quantization for launch in planned.launches] == ["none", "fp8"] * 2
+    assert not planned.dropped
+    assert as_json(planned)["supposed"] == "h200"
+    plan_table.show(planned)
+    shown = capsys.readouterr().out
+    assert "supposed: h200" in shown
+    assert "vllm, all: max_model_len=8192 max_num_seqs=64" in shown
+    assert [line.split()[:4] for line in shown.splitlines() if line.startswith("vllm ")] == [
+        ["vllm", "none", "2", "2"], ["vllm", "fp8", "2", "2"],
+    ]  # fmt: skip
+
+
+def test_what_a_supposed_gpu_cannot_do_is_dropped_with_its_reason(tmp_path: Path) -> None:
+    small = plan(elsewhere(tmp_path), gpu="t4")
+    assert [launch.config.quantization for launch in small.launches] == ["fp8"] * 2
+    assert ["exceed 13.6 GiB (92% of the device)" in drop.reason for drop in small.dropped] == [True]
+    file = tmp_path / "other.yaml"
+    file.write_text(ELSEWHERE.replace("[none, fp8]", "[none, bnb-4bit]"))
+    assert "vllm has no bnb-4bit on cuda" in plan(scenariofile.load(file), gpu="h200").dropped[0].reason
+    with pytest.raises(UserError, match="no figures of a GPU 'h2000'; known: h200,"):
+        plan(elsewhere(tmp_path), gpu="h2000")

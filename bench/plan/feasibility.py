@@ -42,14 +42,6 @@ class Feasibility:
     reason: str
     budget: Budget | None = None
 
-    def __str__(self) -> str:
-        """One line for a plan."""
-        if self.budget is None:
-            return f"unknown: {self.reason}"
-        used, total = self.budget.used / GIB, self.budget.total / GIB
-        text = f"{used:.1f} of {total:.1f} GiB + KV cache of {self.budget.kv_tokens:,} tokens"
-        return text if self.verdict == "fits" else f"{text}; {self.verdict.replace('_', ' ')}: {self.reason}"
-
     def as_json(self) -> dict[str, Any]:
         budget = None if self.budget is None else self.budget.as_json()
         return {"verdict": self.verdict, "reason": self.reason, "budget": budget}

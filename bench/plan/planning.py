@@ -16,7 +16,8 @@ from bench.plan.estimate import estimate_s
 from bench.plan.expand import Dropped, expand, label
 from bench.plan.feasibility import Feasibility, fits
 from bench.plan.scenario import Scenario
-from bench.plan.target import Target, target_of
+from bench.plan.target import Target, supposing, target_of
+from serving import support
 from serving.config import Device, ServingConfig
 from serving.engines import engine
 from serving.errors import UserError
@@ -40,6 +41,7 @@ class Plan:
 
     `baseline`: key of the configuration that the others' accuracy is held against; `evaluations` and
     `not_asked`: what is scored on which launch, and what an engine cannot be asked (`bench.accuracy`).
+    `supposed`: the GPU it is for, where that is not one of this machine.
     """
 
     scenario: Scenario
@@ -51,15 +53,23 @@ class Plan:
     baseline: str | None = None
     evaluations: tuple[Evaluating, ...] = ()
     not_asked: tuple[NotAsked, ...] = ()
+    supposed: str | None = None
 
     @property
     def points(self) -> tuple[Point, ...]:
         return tuple(point for launch in self.launches for point in launch.points)
 
 
-def plan(scenario: Scenario, device: Device | None = None) -> Plan:
-    """The plan on this machine. UserError when nothing is left to run, with every reason."""
-    target = target_of(device or (None if scenario.device == "auto" else scenario.device), scenario.model)
+def plan(scenario: Scenario, device: Device | None = None, gpu: str | None = None) -> Plan:
+    """The plan on this machine, or with engines and models in place on a `gpu` that need not be here.
+
+    UserError when nothing is left to run, with every reason.
+    """
+    if gpu is None:
+        target = target_of(device or (None if scenario.device == "auto" else scenario.device), scenario.model)
+    else:
+        target = supposing(gpu, scenario.model)
+    supposed = target.hardware.name if target.supposed and target.hardware else None
     points, dropped = expand(scenario, target.device)
     refused: dict[str, str] = {}
     memory: dict[str, Feasibility] = {}
@@ -73,11 +83,12 @@ def plan(scenario: Scenario, device: Device | None = None) -> Plan:
     if not kept:
         raise UserError(
             f"{scenario.file}: nothing is left to run; {_reasons(dropped)}",
-            "servetune doctor says what is missing",
+            "servetune doctor says what is missing; plan --gpu h200 plans for a GPU that is not here",
         )
     if scenario.accuracy is None:
         launches = tuple(_launches(kept, scenario.repeats.restart))
-        return Plan(scenario, target.device, launches, tuple(dropped), memory, estimate_s(launches, target))
+        took_s = estimate_s(launches, target)
+        return Plan(scenario, target.device, launches, tuple(dropped), memory, took_s, supposed=supposed)
     from bench.accuracy import planned
 
     baseline = planned.baseline_of(scenario, (point.config for point in kept))
@@ -88,7 +99,7 @@ def plan(scenario: Scenario, device: Device | None = None) -> Plan:
     took_s = estimate_s(launches, target) + sum(one.estimated_s for one in asked)
     return Plan(
         scenario, target.device, launches, tuple(dropped), memory, took_s,
-        baseline.key, tuple(asked), tuple(refusals),
+        baseline.key, tuple(asked), tuple(refusals), supposed,
     )  # fmt: skip
 
 
@@ -111,10 +122,20 @@ def _refusal(config: ServingConfig, target: Target) -> tuple[str | None, Feasibi
     strangers = sorted(set(config.settings) - chosen.honours - COMMON)
     if strangers:
         return f"{config.engine} has no {', '.join(strangers)}", feasibility
-    problems = chosen.problems(config)
+    problems = _unsupported(config, target) if target.supposed else chosen.problems(config)
     if problems:
         return "; ".join(problems), feasibility
     return (feasibility.reason if feasibility.verdict == "does_not_fit" else None), feasibility
+
+
+def _unsupported(config: ServingConfig, target: Target) -> list[str]:
+    """What no installation would mend: the simulated engine's objections, and what kernels cannot do."""
+    if engine(config.engine).simulated:
+        return engine(config.engine).problems(config)
+    capability = target.hardware.capability if target.hardware else None
+    version = engine(config.engine).version(config)
+    reason = support.supported(config.engine, version, target.device, config.quantization, capability)
+    return [reason] if reason and not config.attempt else []
 
 
 COMMON = frozenset({"engine", "engine_version", "device", "model", "revision", "checkpoint", "tokenizer"})
@@ -150,6 +171,7 @@ def as_json(planned: Plan) -> dict[str, Any]:
     return {
         "scenario": planned.scenario.name,
         "device": planned.device,
+        **({"supposed": planned.supposed} if planned.supposed else {}),
         "points": len(planned.points),
         "launches": len(planned.launches),
         "dropped": [{"point": d.label, "reason": d.reason, "points": d.points} for d in planned.dropped],

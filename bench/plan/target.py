@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving import hardware, shapes
 from serving.config import Device, ServingConfig
+from serving.errors import UserError
 from serving.hardware import Hardware
 from serving.shapes import Shape
 
@@ -34,12 +35,16 @@ UNCALIBRATED = Calibration()
 
 @dataclass(frozen=True)
 class Target:
-    """The device and the model. `hardware` or `shape` None: not known, so nothing is refused for it."""
+    """The device and the model. `hardware` or `shape` None: not known, so nothing is refused for it.
+
+    supposed: a GPU that need not be here; nothing of this machine counts.
+    """
 
     device: Device
     hardware: Hardware | None
     shape: Shape | None
     calibration: Calibration = UNCALIBRATED
+    supposed: bool = False
 
 
 def target_of(device: Device | None, model: Model) -> Target:
@@ -55,6 +60,17 @@ def target_of(device: Device | None, model: Model) -> Target:
     import psutil
 
     return Target("cpu", hardware.cpu(psutil.virtual_memory().total), shape)
+
+
+def supposing(gpu: str, model: Model) -> Target:
+    """Such a GPU (a row of `serving.hardware`), wherever it is. UserError where its figures are not known."""
+    found = hardware.find(gpu)
+    if found is None or found.device != "cuda":
+        near = hardware.nearest(gpu)
+        known = ", ".join(row.name for row in hardware.HARDWARE.values() if row.device == "cuda")
+        raise UserError(f"no figures of a GPU {gpu!r}; known: {known}", f"--gpu {near or 'h200'}")
+    shape = shapes.find(model.shape) or shapes.of_folder(Path(model.path))[0]
+    return Target("cuda", found, shape, supposed=True)
 
 
 def recorded(manifest: Mapping[str, Any], model: Model) -> Target:

@@ -3,39 +3,76 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.plan.expand import Dropped
+from bench.report import words
+from serving.hardware import GIB
 
 if TYPE_CHECKING:
+    from bench.plan.feasibility import Feasibility
     from bench.plan.planning import Plan
 
 MOST_ROWS = 40
+WHO = ("engine", "engine_version", "device", "model", "revision", "tokenizer", "quantization")
+"""Not among the settings that are shared: the head of the plan and each row say them."""
 
 
 def show(planned: Plan) -> None:
     """The plan on stdout; long lists are cut with a count, `--json` has them whole."""
     console = Console()
     scenario = planned.scenario
-    console.print(f"[bold]{scenario.name}[/] on {planned.device}: {scenario.question}", highlight=False)
+    place = planned.supposed or planned.device
+    console.print(f"[bold]{scenario.name}[/] on {place}: {scenario.question}", highlight=False)
+    if planned.supposed:
+        console.print(
+            f"supposed: {planned.supposed}, with engines and models in place; nothing was looked at here",
+            style="dim",
+        )
     console.print(
         f"{len(planned.points)} points on {len(planned.launches)} launches, "
         f"about {duration(planned.estimated_s)}"
     )
-    table = Table("launch", "settings", "points", "memory", box=None, pad_edge=False)
-    for launch in planned.launches[:MOST_ROWS]:
-        memory = planned.memory[launch.config.key]
-        table.add_row(launch.name, launch.config.label, str(len(launch.points)), str(memory))
+    configs = {launch.config.key: launch.config for launch in planned.launches}
+    names = words.varying(list(configs.values()))
+    for line in _common(planned, names):
+        console.print(f"  {line}", style="dim", highlight=False, markup=False)
+    table = Table("settings", "launches", "points", "GiB", "KV tokens", box=None, pad_edge=False)
+    for key, config in list(configs.items())[:MOST_ROWS]:
+        served = [launch for launch in planned.launches if launch.config.key == key]
+        points = sum(len(launch.points) for launch in served)
+        text = words.config_text(config, names)
+        table.add_row(escape(text), str(len(served)), str(points), *_memory(planned.memory[key]))
     console.print(table)
-    if len(planned.launches) > MOST_ROWS:
-        console.print(f"... and {len(planned.launches) - MOST_ROWS} launches more (--json has them all)")
+    if len(configs) > MOST_ROWS:
+        console.print(f"... and {len(configs) - MOST_ROWS} configurations more (--json has them all)")
     if planned.evaluations:
         _accuracy(console, planned)
     if planned.dropped:
         _dropped(console, planned.dropped)
+
+
+def _memory(found: Feasibility) -> tuple[str, str]:
+    """What is held beside the KV cache, of the device; and the tokens of KV cache that are left."""
+    doubt = "" if found.verdict == "fits" else f"; {found.verdict.replace('_', ' ')}: {found.reason}"
+    if found.budget is None:
+        return doubt.removeprefix("; "), ""
+    held = f"{found.budget.used / GIB:.1f} of {found.budget.total / GIB:.1f}"
+    return escape(held + doubt), f"{found.budget.kv_tokens:,}"
+
+
+def _common(planned: Plan, names: Sequence[str]) -> Iterator[str]:
+    """For each engine, the settings that all its configurations share."""
+    engines = {launch.config.engine: launch.config for launch in planned.launches}
+    for engine, config in engines.items():
+        shared = {n: v for n, v in config.settings.items() if n not in (*names, *words.HIDDEN, *WHO)}
+        if shared:
+            yield f"{engine}, all: " + " ".join(f"{n}={words.value_text(v)}" for n, v in shared.items())
 
 
 def _accuracy(console: Console, planned: Plan) -> None:

@@ -25,7 +25,10 @@ def problems(engine: str, config: ServingConfig, environment: Environment | None
     for what, name in (("model", config.model), ("checkpoint", config.checkpoint or "")):
         if looks_like_a_folder(name) and not (Path(name).expanduser() / "config.json").is_file():
             made = {"model": "make model", "checkpoint": "make variants"}[what]
-            found.append(f"{what} folder {name} has no config.json (the small model: {made})")
+            found.append(
+                f"{what} folder {name} has no config.json (the small model: {made}; another: "
+                f".venv/bin/hf download REPOSITORY --local-dir {name})"
+            )
     if config.quantization in support.CHECKPOINTS and not config.checkpoint:
         found.append(f"quantization {config.quantization} needs `checkpoint`, the folder of such weights")
     if config.checkpoint and config.quantization not in support.CHECKPOINTS:
