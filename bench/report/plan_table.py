@@ -34,8 +34,9 @@ def show(planned: Plan) -> None:
             f"supposed: {planned.supposed}, with engines and models in place; nothing was looked at here",
             style="dim",
         )
+    points, launches = len(planned.points), len(planned.launches)
     console.print(
-        f"{len(planned.points)} points on {len(planned.launches)} launches, "
+        f"{points:,} point{'s' * (points != 1)} on {launches:,} launch{'es' * (launches != 1)}, "
         f"about {duration(planned.estimated_s)}"
     )
     configs = {launch.config.key: launch.config for launch in planned.launches}
@@ -45,9 +46,9 @@ def show(planned: Plan) -> None:
     table = Table("settings", "launches", "points", "GiB", "KV tokens", box=None, pad_edge=False)
     for key, config in list(configs.items())[:MOST_ROWS]:
         served = [launch for launch in planned.launches if launch.config.key == key]
-        points = sum(len(launch.points) for launch in served)
+        counts = (len(served), sum(len(launch.points) for launch in served))
         text = words.config_text(config, names)
-        table.add_row(escape(text), str(len(served)), str(points), *_memory(planned.memory[key]))
+        table.add_row(escape(text), *map(str, counts), *_memory(planned.memory[key]))
     console.print(table)
     if len(configs) > MOST_ROWS:
         console.print(f"... and {len(configs) - MOST_ROWS} configurations more (--json has them all)")
