@@ -6,7 +6,7 @@ RUN = .venv/bin/servetune
 SETUP = .venv/.requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines model variants bench search search-bench demo plan doctor test check conformance bench-client gpu-pack lock
+.PHONY: help setup engines model variants bench search search-bench demo plan doctor test check conformance bench-client rivals bench-rivals gpu-pack lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,19 @@ conformance: $(SETUP) ## the load client against a server whose timings are know
 
 bench-client: $(SETUP) ## our client's error and CPU beside plain aiohttp and httpx clients
 	@.venv/bin/python tools/bench_client.py
+
+RIVALS = guidellm-0.8.1 aiperf-0.13.0
+
+.engines/rivals/%/installed:
+	@echo 'installing $* to compare with' >&2
+	@$(PYTHON) -m venv .engines/rivals/$*
+	@.engines/rivals/$*/bin/python -m pip install --quiet --disable-pip-version-check $(subst -,==,$*)
+	@touch $@
+
+rivals: engines $(RIVALS:%=.engines/rivals/%/installed) ## other load tools, only to compare with them (7 GB)
+
+bench-rivals: rivals model ## what vllm bench, GuideLLM, AIPerf and we report of a server that knows the truth (half an hour)
+	@.venv/bin/python tools/bench_rivals.py
 
 gpu-pack: $(SETUP) ## parts that carry vLLM and servetune to a GPU machine without a network
 	@.venv/bin/python tools/gpu_pack.py

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from bench.load.frames import BARE, CHUNKED, LAST, chunk, event, token, unchunked, usage, whole_body
+from bench.load.frames import BARE, CHUNKED, LAST, chunk, envelope, event, token, unchunked, usage, whole_body
 
 Step = tuple[float, bytes, bool]
 Script = Callable[[dict[str, Any]], Iterable[Step]]
@@ -41,9 +41,15 @@ def plain(asked: dict[str, Any], first_s: float = FIRST_S, step_s: float = STEP_
     yield first_s + last * step_s, event(usage(asked)) + event("[DONE]") + LAST, False
 
 
+def half(asked: dict[str, Any]) -> int:
+    """So many tokens come before a failure; one at least, for who asks for one token only."""
+    return max(1, int(asked["max_tokens"]) // 2)
+
+
 def role_first(asked: dict[str, Any]) -> Iterator[Step]:
     """A role-only chunk at once, an empty one after: neither is the first token."""
-    role = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+    delta = {"role": "assistant", "content": ""}
+    role = {**envelope(asked), "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
     yield 0.0, CHUNKED + event(role), False
     yield 0.02, event(token(asked, "")), False
     yield from _without_head(plain(asked))
@@ -85,7 +91,7 @@ def reasoning(asked: dict[str, Any]) -> Iterator[Step]:
     for number in range(count):
         text = {"reasoning_content": " r"} if number < count // 2 else {"content": " x"}
         finish = "length" if number == count - 1 else None
-        data = event({"choices": [{"index": 0, "delta": text, "finish_reason": finish}]})
+        data = event({**envelope(asked), "choices": [{"index": 0, "delta": text, "finish_reason": finish}]})
         yield FIRST_S + number * STEP_S, (CHUNKED if number == 0 else b"") + data, True
     yield FIRST_S + count * STEP_S, event(usage(asked)) + event("[DONE]") + LAST, False
 
@@ -113,14 +119,14 @@ def no_done(asked: dict[str, Any]) -> Iterator[Step]:
 
 def no_end(asked: dict[str, Any]) -> Iterator[Step]:
     """The body ends in order after half the tokens, without a finish reason: truncated."""
-    steps = list(plain(asked))[: asked["max_tokens"] // 2]
+    steps = list(plain(asked))[: half(asked)]
     yield from steps
     yield steps[-1][0], LAST, False
 
 
 def error_in_stream(asked: dict[str, Any]) -> Iterator[Step]:
     """Status 200, some tokens, then an error event and [DONE]."""
-    steps = list(plain(asked))[: asked["max_tokens"] // 2]
+    steps = list(plain(asked))[: half(asked)]
     yield from steps
     said = {"error": {"message": "the engine died", "type": "InternalServerError", "code": 500}}
     yield steps[-1][0], event(said) + event("[DONE]") + LAST, False
@@ -128,7 +134,7 @@ def error_in_stream(asked: dict[str, Any]) -> Iterator[Step]:
 
 def reset(asked: dict[str, Any]) -> Iterator[Step]:
     """A TCP reset after half the tokens."""
-    steps = list(plain(asked))[: asked["max_tokens"] // 2]
+    steps = list(plain(asked))[: half(asked)]
     yield from steps
     yield steps[-1][0] + STEP_S, RESET, False
 
@@ -159,7 +165,7 @@ def unframed(asked: dict[str, Any]) -> Iterator[Step]:
 
 def unframed_cut(asked: dict[str, Any]) -> Iterator[Step]:
     """The same, cut after half the tokens: truncated, though TCP ended in order."""
-    steps = list(unframed(asked))[: asked["max_tokens"] // 2]
+    steps = list(unframed(asked))[: half(asked)]
     yield from steps
     yield steps[-1][0], CLOSE, False
 

@@ -23,15 +23,26 @@ def event(content: dict[str, Any] | str, kind: str = "") -> bytes:
 
 def token(asked: dict[str, Any], text: str = " x", finish: str | None = None, **more: Any) -> dict[str, Any]:
     """A chunk of OpenAI's stream: `text` for completions, a delta for chat."""
-    if "messages" in asked:
-        return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}], **more}
-    return {"choices": [{"index": 0, "text": text, "finish_reason": finish}], **more}
+    said = {"delta": {"content": text}} if "messages" in asked else {"text": text}
+    return {**envelope(asked), "choices": [{"index": 0, **said, "finish_reason": finish}], **more}
+
+
+def envelope(asked: dict[str, Any]) -> dict[str, Any]:
+    """What every chunk of OpenAI's stream carries besides; some clients refuse one without."""
+    kind = "chat.completion.chunk" if "messages" in asked else "text_completion"
+    return {"id": "scripted", "object": kind, "created": 0, "model": asked.get("model", "")}
+
+
+def prompt_of(asked: dict[str, Any]) -> str:
+    """The prompt, or the text of the last message; its content may come in parts."""
+    content = asked["prompt"] if "prompt" in asked else asked["messages"][-1]["content"]
+    return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
 def usage(asked: dict[str, Any], output_tokens: int | None = None) -> dict[str, Any]:
-    prompt = asked.get("prompt") or asked["messages"][-1]["content"]
     count = asked["max_tokens"] if output_tokens is None else output_tokens
-    return {"choices": [], "usage": {"prompt_tokens": len(prompt.split()), "completion_tokens": count}}
+    told = {"prompt_tokens": len(prompt_of(asked).split()), "completion_tokens": count}
+    return {**envelope(asked), "choices": [], "usage": told}
 
 
 def whole_body(status: int, body: bytes, more: bytes = b"") -> bytes:

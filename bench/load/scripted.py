@@ -3,7 +3,8 @@
 One thread, one epoll, one heap of due steps; it knows nothing of inference. The model name of a request
 chooses the script (`bench.load.cases`). Used by the conformance suite, the client's benchmark and the
 loopback calibration. Started as `python -m bench.load.scripted PORT [CORE]`; GET /truth gives, per request id
-(the prompt's first word), when its request was read and when its events were truly sent.
+(the prompt's first two words, numbered where they come again), when its request was read and when its events
+were truly sent.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import socket
 import struct
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
 from bench.load.cases import CLOSE, RESET, Script, script_for
+from bench.load.frames import prompt_of, whole_body
 
 RESET_LINGER = struct.pack("ii", 1, 0)
 
@@ -53,6 +55,7 @@ class Scripted:
         self._streams: dict[int, Stream] = {}
         self._due: list[tuple[float, int, Stream]] = []
         self._order = count()
+        self._named: Counter[str] = Counter()
         self._arrived: deque[tuple[Stream, bytes, bytes, float]] = deque()
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
@@ -109,26 +112,34 @@ class Scripted:
         self._arrived.append((stream, head, rest[:length], time.monotonic()))
 
     def _begin(self, stream: Stream, head: bytes, body: bytes, arrived_s: float) -> None:
-        if not head.startswith(b"POST"):
-            told = json.dumps({"truth": self.truth, "cpu_s": time.process_time()}).encode()
-            status, told = (b"200 OK", told) if head.startswith(b"GET /truth") else (b"404 Not Found", b"")
+        path = head.split(b" ", 2)[1]
+        if not path.endswith(b"/completions"):
             stream.sock.setblocking(True)
-            stream.sock.sendall(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(told), told))
+            stream.sock.sendall(self._answer(path))
             stream.sock.setblocking(False)
             return
         asked = json.loads(body)
         script: Script = script_for(str(asked.get("model", "")))
-        prompt = asked.get("prompt") or asked["messages"][-1]["content"]
-        stream.name, stream.begun_s, stream.sent_s = " ".join(prompt.split()[:2]), arrived_s, []
+        asked.setdefault("max_tokens", asked.get("max_completion_tokens"))
+        stream.name, stream.begun_s, stream.sent_s = " ".join(prompt_of(asked).split()[:2]), arrived_s, []
         stream.steps = iter(script(asked))
         self._plan(stream)
+
+    def _answer(self, path: bytes) -> bytes:
+        """To all but completions: the truth, or, for clients that ask, that a server is there."""
+        answers: dict[bytes, dict[str, object]] = {
+            b"/truth": {"truth": self.truth, "cpu_s": time.process_time()},
+            b"/health": {},
+            b"/v1/models": {"data": []},
+        }
+        return whole_body(200 if path in answers else 404, json.dumps(answers.get(path, {})).encode())
 
     def _plan(self, stream: Stream) -> None:
         assert stream.steps is not None
         stream.next_step = next(stream.steps, None)
         if stream.next_step is None:
             stream.steps = None
-            self.truth[stream.name] = (stream.begun_s, stream.sent_s)
+            self._keep(stream)
             return
         heapq.heappush(self._due, (stream.begun_s + stream.next_step[0], next(self._order), stream))
 
@@ -136,7 +147,7 @@ class Scripted:
         assert stream.next_step is not None
         _, data, is_event = stream.next_step
         if data in (CLOSE, RESET):
-            self.truth[stream.name] = (stream.begun_s, stream.sent_s)
+            self._keep(stream)
             if data is RESET:
                 stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_LINGER)
             self._drop(stream)
@@ -152,6 +163,12 @@ class Scripted:
         if is_event:
             stream.sent_s.append(time.monotonic())
         self._plan(stream)
+
+    def _keep(self, stream: Stream) -> None:
+        self._named[stream.name] += 1
+        times = self._named[stream.name]
+        name = stream.name if times == 1 else f"{stream.name} #{times}"
+        self.truth[name] = (stream.begun_s, stream.sent_s)
 
     def _drop(self, stream: Stream) -> None:
         stream.steps = None
