@@ -142,7 +142,10 @@ def _attempt(url: str, name: str, attempt: int) -> Outcome:
 
 
 def truth(url: str) -> dict[str, tuple[float, list[float]]]:
-    """Request's first words -> when the server read it, when it sent each event; its own monotonic clock."""
+    """Request's first two words -> when the server read it, when it sent each event; its own monotonic clock.
+
+    Words seen before carry a number: `a b #2`.
+    """
     with build_opener(ProxyHandler({})).open(f"{url}/truth") as answer:
         found: dict[str, tuple[float, list[float]]] = json.load(answer)["truth"]
     return found
