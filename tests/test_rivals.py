@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+from rivals import command  # noqa: E402
 from rivals.clients import CLIENTS, Job, Told  # noqa: E402
 from rivals.reading import STREAMS, Run, Truth, tables, wrong  # noqa: E402
 
@@ -66,12 +69,40 @@ def test_every_tool_is_asked_for_the_same_load(tmp_path: Path) -> None:
         assert all(word in asked for word in ("http://127.0.0.1:1", "plain", "7011", "3013")), name
 
 
+def test_a_tool_is_ended_at_its_limit_with_all_it_started(tmp_path: Path) -> None:
+    program = "import os, subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    program += "print(child.pid, flush=True); time.sleep(60)"
+    spent = command.run([sys.executable, "-c", program], tmp_path / "log", 2.0)
+    assert spent.status == -9
+    assert 2.0 <= spent.wall_s < 30.0
+    child = int((tmp_path / "log").read_text())
+    deadline = time.monotonic() + 10
+    while running(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running(child)
+
+
+def test_what_a_tool_costs_includes_its_children(tmp_path: Path) -> None:
+    burn = "import time\nwhile time.process_time() < 1: pass"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); sys.exit(3)"
+    spent = command.run([sys.executable, "-c", program], tmp_path / "log", 60.0)
+    assert spent.status == 3
+    assert spent.cpu_s >= 1.0
+
+
+def running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.engine
 def test_real_tools_on_the_server_that_knows(tmp_path: Path) -> None:
     """The two that every installation has."""
-    command = [sys.executable, "tools/bench_rivals.py", "--clients", "servetune", "vllm bench serve",
+    asked = [sys.executable, "tools/bench_rivals.py", "--clients", "servetune", "vllm bench serve",
                "--streams", "--cases", "plain", "--out", str(tmp_path / "rivals.json")]  # fmt: skip
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    ran = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     runs = json.loads((tmp_path / "rivals.json").read_text())["runs"]
     assert ran.returncode == 0, ran.stderr
     assert [run["client"] for run in runs] == ["servetune", "vllm bench serve"]

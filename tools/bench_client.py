@@ -19,9 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from stamps import percentiles_ms
 
 from bench.grid import Load
 from bench.load.conformance import names_of, scripted_server, truth
@@ -152,23 +152,13 @@ def _plain(
 def _reading(client: str, streams: int, rows: list[Row], true: Truth, cpu_s: float, tokens: int) -> Reading:
     read = np.array([row[1:] for row in rows])
     told = np.array([(true[row[0]][0], true[row[0]][1][0], true[row[0]][1][-1]) for row in rows])
-    ttft, ttft_true = read[:, 1] - read[:, 0], told[:, 1] - told[:, 0]
-    e2e, e2e_true = read[:, 2] - read[:, 0], told[:, 2] - told[:, 0]
-
-    def ms(values: NDArray[np.float64], q: float = 50) -> float:
-        return 1e3 * float(np.percentile(values, q))
-
+    e2e_true = told[:, 2] - told[:, 0]
+    truly = {name.replace("_ms", "_true_ms"): ms for name, ms in percentiles_ms(told, tokens).items()}
     return Reading(
         client=client,
         streams=streams,
-        ttft_p50_ms=ms(ttft),
-        ttft_p50_true_ms=ms(ttft_true),
-        ttft_p99_ms=ms(ttft, 99),
-        ttft_p99_true_ms=ms(ttft_true, 99),
-        tpot_p50_ms=ms(e2e - ttft) / (tokens - 1),
-        tpot_p50_true_ms=ms(e2e_true - ttft_true) / (tokens - 1),
-        e2e_p50_ms=ms(e2e),
-        e2e_p50_true_ms=ms(e2e_true),
+        **percentiles_ms(read, tokens),
+        **truly,
         offered=float(e2e_true.sum() / (read[:, 3] - read[:, 0]).sum()),
         cpu_us_per_event=cpu_s * 1e6 / (len(rows) * tokens),
     )

@@ -10,18 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from rivals import command
 from rivals.clients import CLIENTS, Job, version
 from rivals.reading import STREAMS, Run, Truth, tables, wrong
+from stamps import percentiles_ms
 
 from bench.load.conformance import EXPECTED, scripted_server, truth
 
@@ -84,39 +83,18 @@ def _runs(asked: argparse.Namespace, server_core: int) -> Iterator[Run]:
 
 def _run(name: str, program: Path, job: Job) -> Run:
     client = CLIENTS[name]
-    quiet = {
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-    }
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
-        command = [str(program), *client.arguments(job, out)]
-        before, started = _cpu_s(), time.monotonic()
-        with (out / "log").open("wb") as log:
-            child = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, cwd=out, env={**os.environ, **quiet},
-                start_new_session=True,
-            )  # fmt: skip
-            try:
-                status = child.wait(LIMIT_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, 9)
-                status = child.wait()
-        wall_s, cpu_s = time.monotonic() - started, _cpu_s() - before
-        lines = (out / "log").read_text(errors="replace").split("\n")
+        log = out / "log"
+        spent = command.run([str(program), *client.arguments(job, out)], log, LIMIT_S)
+        lines = log.read_text(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         try:
             told = client.read(job, out)
         except (OSError, KeyError, IndexError, ValueError, TypeError) as error:
             told, last = None, f"no figures ({type(error).__name__}: {error}); its last line: {last}"
     return Run(name, version(program), job.model, job.streams, job.requests, job.output_tokens,
-               _truth(job), told, status, wall_s, cpu_s, last)  # fmt: skip
-
-
-def _cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+               _truth(job), told, spent.status, spent.wall_s, spent.cpu_s, last)  # fmt: skip
 
 
 def _truth(job: Job) -> Truth:
@@ -125,16 +103,9 @@ def _truth(job: Job) -> Truth:
     whole = np.array([(begun, sent[0], sent[-1]) for begun, sent in served if sent])
     if not len(whole):
         return Truth(len(served), None, None, None, None, None)
-    ttft, e2e = whole[:, 1] - whole[:, 0], whole[:, 2] - whole[:, 0]
     span = whole[:, 2].max() - whole[:, 0].min()
-    return Truth(
-        requests=len(served),
-        ttft_p50_ms=1e3 * float(np.percentile(ttft, 50)),
-        ttft_p99_ms=1e3 * float(np.percentile(ttft, 99)),
-        tpot_p50_ms=1e3 * float(np.percentile(e2e - ttft, 50)) / (job.output_tokens - 1),
-        e2e_p50_ms=1e3 * float(np.percentile(e2e, 50)),
-        busy=float(e2e.sum() / (job.streams * span)),
-    )
+    busy = float((whole[:, 2] - whole[:, 0]).sum() / (job.streams * span))
+    return Truth(requests=len(served), busy=busy, **percentiles_ms(whole, job.output_tokens))
 
 
 if __name__ == "__main__":

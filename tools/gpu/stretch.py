@@ -11,15 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rivals import command
+from rivals.clients import CLIENTS, VLLM_FIGURES, Job
 
 from bench.grid import Load
 from bench.load.drive import Drive, drive
@@ -116,59 +117,23 @@ def theirs(
     """The same load by `vllm bench serve`; its own words where it fails."""
     if program is None or not program.installed:
         return {"client": "vllm bench serve", "error": "vllm is not installed"}
-    result = out / "vllm-bench.json"
+    result = out / VLLM_FIGURES
     result.unlink(missing_ok=True)
-    command = [str(program.program("vllm")), *arguments(url, model, tokenizer, load, result)]
-    started = time.monotonic()
-    with (out / "vllm-bench.log").open("a") as log:
-        child = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, cwd=out, start_new_session=True
-        )
-        cpu_s = cpu_of(child, LIMIT_S)
+    streams, requests = load.concurrency or 1, load.requests or 1
+    job = Job(url, model, streams, requests, load.output_tokens, Path(tokenizer).resolve(),
+              input_tokens=load.input_tokens)  # fmt: skip
+    arguments = CLIENTS["vllm bench serve"].arguments(job, out.resolve())
+    spent = command.run([str(program.program("vllm")), *arguments], out / "vllm-bench.log", LIMIT_S)
     if not result.is_file():
-        return {
-            "client": "vllm bench serve",
-            "error": f"status {child.returncode}",
-            "streams": load.concurrency,
-        }
+        return {"client": "vllm bench serve", "error": f"status {spent.status}", "streams": load.concurrency}
     said = json.loads(result.read_text())
     tokens = said.get("total_output_tokens") or 0
     return {
         "client": "vllm bench serve", "streams": load.concurrency, "completed": said.get("completed"),
         "output_tokens": tokens, "tokens_per_s": said.get("output_throughput"),
-        "ttft_p50_ms": said.get("median_ttft_ms"), "cpu_s": cpu_s,
-        "cpu_us_per_token": 1e6 * cpu_s / tokens if tokens else None, "took_s": time.monotonic() - started,
+        "ttft_p50_ms": said.get("median_ttft_ms"), "cpu_s": spent.cpu_s,
+        "cpu_us_per_token": 1e6 * spent.cpu_s / tokens if tokens else None, "took_s": spent.wall_s,
     }  # fmt: skip
-
-
-def arguments(url: str, model: str, tokenizer: str, load: Load, result: Path) -> list[str]:
-    """Of `vllm`: the same lengths, streams and number of requests, every answer of full length."""
-    place = str(Path(tokenizer).resolve()) if tokenizer else ""
-    return [
-        "bench", "serve", "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
-        "--model", model, *(["--tokenizer", place] if place else []), "--dataset-name", "random",
-        "--random-input-len", str(load.input_tokens), "--random-output-len", str(load.output_tokens),
-        "--num-prompts", str(load.requests), "--max-concurrency", str(load.concurrency), "--ignore-eos",
-        "--temperature", "0", "--disable-tqdm", "--save-result", "--result-dir", str(result.parent.resolve()),
-        "--result-filename", result.name,
-    ]  # fmt: skip
-
-
-def cpu_of(child: subprocess.Popen[bytes], limit_s: float) -> float:
-    """CPU seconds of the program at its end, start-up included; ended after `limit_s`."""
-    seen, until = 0.0, time.monotonic() + limit_s
-    process = psutil.Process(child.pid)
-    while child.poll() is None:
-        if time.monotonic() > until:
-            child.kill()
-        try:
-            times = process.cpu_times()
-        except psutil.Error:
-            break
-        seen = max(seen, times.user + times.system)
-        time.sleep(0.1)
-    child.wait()
-    return seen
 
 
 def keep(out: Path, found: dict[str, Any]) -> None:

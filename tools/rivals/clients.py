@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-INPUT_TOKENS = 8
+VLLM_FIGURES = "vllm-bench.json"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A closed loop of `streams` users on a completions or chat endpoint, `output_tokens` each."""
+    """A closed loop of `streams` users on a completions or chat endpoint, `output_tokens` a request."""
 
     url: str
     model: str
@@ -27,6 +27,7 @@ class Job:
     output_tokens: int
     tokenizer: Path
     chat: bool = False
+    input_tokens: int = 8
 
     @property
     def path(self) -> str:
@@ -62,7 +63,7 @@ class Client:
 def _servetune(job: Job, out: Path) -> list[str]:
     return [
         "load", "--url", job.url, "--model", job.model, "--endpoint", "chat" if job.chat else "completions",
-        "--input-tokens", str(INPUT_TOKENS), "--output-tokens", str(job.output_tokens),
+        "--input-tokens", str(job.input_tokens), "--output-tokens", str(job.output_tokens),
         "--concurrency", str(job.streams), "--requests", str(job.requests), "--warmup", "0",
         "--json", str(out / "servetune.json"),
     ]  # fmt: skip
@@ -88,16 +89,16 @@ def _vllm(job: Job, out: Path) -> list[str]:
     return [
         "bench", "serve", "--backend", "openai-chat" if job.chat else "openai", "--base-url", job.url,
         "--endpoint", job.path, "--model", job.model, "--tokenizer", str(job.tokenizer),
-        "--dataset-name", "random", "--random-input-len", str(INPUT_TOKENS),
+        "--dataset-name", "random", "--random-input-len", str(job.input_tokens),
         "--random-output-len", str(job.output_tokens), "--num-prompts", str(job.requests),
         "--max-concurrency", str(job.streams), "--ignore-eos", "--temperature", "0", "--disable-tqdm",
         "--percentile-metrics", "ttft,tpot,e2el", "--metric-percentiles", "50,99",
-        "--save-result", "--result-dir", str(out), "--result-filename", "vllm.json",
+        "--save-result", "--result-dir", str(out), "--result-filename", VLLM_FIGURES,
     ]  # fmt: skip
 
 
 def _read_vllm(_: Job, out: Path) -> Told:
-    said = json.loads((out / "vllm.json").read_text())
+    said = json.loads((out / VLLM_FIGURES).read_text())
     done = said["completed"]
 
     def ms(name: str) -> float | None:
@@ -116,7 +117,7 @@ def _read_vllm(_: Job, out: Path) -> Told:
 
 def _guidellm(job: Job, out: Path) -> list[str]:
     backend = f"kind=openai_http,target={job.url},model={job.model},request_format={job.path}"
-    data = f"kind=synthetic_text,prompt_tokens={INPUT_TOKENS},output_tokens={job.output_tokens}"
+    data = f"kind=synthetic_text,prompt_tokens={job.input_tokens},output_tokens={job.output_tokens}"
     return [
         "run", "--backend", backend, "--profile", f"kind=concurrent,streams={job.streams}",
         "--constraint", f"kind=max_requests,count={job.requests}", "--data", data,
@@ -151,7 +152,7 @@ def _aiperf(job: Job, out: Path) -> list[str]:
     return [
         "profile", "--model", job.model, "--url", job.url, "--streaming",
         "--endpoint-type", "chat" if job.chat else "completions", "--concurrency", str(job.streams),
-        "--request-count", str(job.requests), "--isl", str(INPUT_TOKENS), "--osl", str(job.output_tokens),
+        "--request-count", str(job.requests), "--isl", str(job.input_tokens), "--osl", str(job.output_tokens),
         "--tokenizer", str(job.tokenizer), "--use-legacy-max-tokens", "--use-server-token-count",
         "--extra-inputs", "ignore_eos:true", "--artifact-dir", str(out / "aiperf"), "--ui", "none",
     ]  # fmt: skip

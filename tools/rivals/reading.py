@@ -44,6 +44,10 @@ class Run:
     cpu_s: float
     last_line: str
 
+    @property
+    def tool(self) -> str:
+        return f"{self.client} {self.version}"
+
 
 def wrong(run: Run) -> list[str]:
     """What is not so in a tool's report: counts, tokens, and times more than 20 ms (TPOT: 5%) off."""
@@ -79,7 +83,7 @@ def wrong(run: Run) -> list[str]:
 def tables(runs: Sequence[Run], client_cores: int) -> str:
     """Both parts as Markdown."""
     lines = [f"{client_cores} core{'s' * (client_cores > 1)} for the client, one for the server.", ""]
-    names = list(dict.fromkeys(f"{run.client} {run.version}" for run in runs))
+    names = list(dict.fromkeys(run.tool for run in runs))
     heads = ("streams", "client", "TTFT p50 (true)", "TTFT p99 (true)", "TPOT (true)", "E2E (true)",
              "server kept busy", "CPU s, whole command", "wall s")  # fmt: skip
     lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -95,9 +99,7 @@ def tables(runs: Sequence[Run], client_cores: int) -> str:
             )
         ]
         busy = "-" if run.truth.busy is None else f"{run.truth.busy:.0%}"
-        who = f"{run.client} {run.version}" + (
-            f" ({run.told.verdict})" if run.told and run.told.verdict else ""
-        )
+        who = run.tool + (f" ({told.verdict})" if told.verdict else "")
         lines.append(
             f"| {run.streams} | {who} | {' | '.join(cells)} | {busy} | {run.cpu_s:.0f} | {run.wall_s:.0f} |"
         )
@@ -105,7 +107,7 @@ def tables(runs: Sequence[Run], client_cores: int) -> str:
     if cases:
         lines += ["", "| case | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for case in cases:
-        found = {f"{run.client} {run.version}": wrong(run) for run in runs if run.model == case}
+        found = {run.tool: wrong(run) for run in runs if run.model == case}
         cells = ["not run" if name not in found else "; ".join(found[name]) or "right" for name in names]
         lines.append(f"| `{case}` | {' | '.join(cells)} |")
     return "\n".join(lines)
