@@ -29,6 +29,7 @@ class Outcome:
     """`run` is the stored one without its records and samples; `metrics` is METRICS over all of it.
 
     `needed`: percentiles that are None for want of samples, and how many they need.
+    `devices`: accelerators that served it, None where nobody knows.
     """
 
     run: Run
@@ -38,6 +39,7 @@ class Outcome:
     price: Price | None
     slos: tuple[tuple[Slo, SloState], ...]
     curves: Curves
+    devices: int | None = None
 
     @property
     def key(self) -> str:
@@ -100,7 +102,7 @@ def outcome(
     price, slos = price_for(scenario, run.point.config), scenario.slos
     device, shape = place(run.point.config, where or Target(run.point.config.device, None, None))
     known = (device, shape) if device and shape else None
-    view = View(run, slos, price, run.point.config.tensor_parallel_size, known)
+    view = View(run, slos, price, known)
     metrics = {name: metric.of(view) for name, metric in METRICS.items()}
     return Outcome(
         run=replace(run, records=(), samples=()),
@@ -115,6 +117,7 @@ def outcome(
         price=price,
         slos=tuple((slo, slo_state(slo, metrics)) for slo in slos),
         curves=_curves(view),
+        devices=view.devices,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from bench.grid import Load
 from bench.plan.estimate import throughput_bound
 from bench.plan.feasibility import budget_of, calibrate, fits
-from bench.plan.planning import COMMON
+from bench.plan.planning import COMMON, too_many
 from bench.plan.target import Target, place
 from bench.records import Run
 from serving.config import ServingConfig
@@ -41,7 +41,9 @@ class Feasible:
         chosen = engine(config.engine)
         strangers = sorted(set(config.settings) - chosen.honours - COMMON)
         problems = (
-            [f"{config.engine} has no {', '.join(strangers)}"] if strangers else chosen.problems(config)
+            [f"{config.engine} has no {', '.join(strangers)}"]
+            if strangers
+            else [*chosen.problems(config), *too_many(config, self.target)]
         )
         if problems:
             return "refused", "; ".join(problems)

@@ -28,6 +28,7 @@ from search.objective import Goal, accuracy_violation, job_of, judged, measured
 from search.outcome import Fidelity, Outcome, Settings, key_of
 from search.space import Space, names
 from search.timed import Enough, Timed
+from serving import devices
 from serving.config import ServingConfig
 
 if TYPE_CHECKING:
@@ -254,8 +255,8 @@ class Measured:
             and price
             and value > 0
         ):
-            devices = config.tensor_parallel_size if price.per == "gpu" else 1
-            return price.per_hour * devices / 3600 * 1e6 / value
+            hour = price.per_hour_of(devices.count(config))
+            return None if hour is None else hour / 3600 * 1e6 / value
         sizes = {load.output_tokens for load in self.loads()}
         if self.goal.metric == "goodput_per_s" and len(sizes) == 1:
             return value * sizes.pop()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.plan import scenariofile
+from bench.plan.price import check
 from bench.plan.scenario import Scenario
 from bench.plan.target import Target, target_of
 from bench.plan.units import seconds
@@ -22,7 +23,7 @@ from search.measured import Measured, config_of
 from search.objective import Goal, constraints
 from search.resume import StudyLog
 from search.searchers.surrogate import Surrogate
-from search.space import Space
+from search.space import Space, most_devices
 from search.status import Status
 from search.study import SAMPLERS, Study, default_storage, reached
 from search.timed import Timed
@@ -53,6 +54,7 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
         _latest(scenario) if resume else RESULTS / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
     goal, space = Goal.of(scenario), Space.of(scenario)
+    check(scenario, [config_of(scenario, target, space.default(name)) for name in space.engines])
     with device_lock(target.device, f"servetune search, {path}"):
         folder = _resumed(path, scenario) if resume else _created(path, scenario, target)
         log = StudyLog(path)
@@ -90,13 +92,10 @@ def _on_cluster(loop: Loop, scenario: Scenario, address: str) -> str:
     from search.cluster.cluster import Cluster
 
     simulated = all(engine(part.engine).simulated for part in scenario.engines)
-    most = max(
-        int(v)
-        for part in scenario.engines
-        for v in (1, part.settings.get("tensor_parallel_size", 1), *part.grid.get("tensor_parallel_size", ()))
-    )
     assert isinstance(loop.oracle, Measured)
-    cluster = Cluster.join(address, loop.oracle.target.device, simulated=simulated, devices=most)
+    cluster = Cluster.join(
+        address, loop.oracle.target.device, simulated=simulated, devices=most_devices(scenario) or 1
+    )
     loop.say(f"{cluster.slots} trials at a time")
     try:
         with reached(loop.study.storage, "when it is back: servetune search ... --resume; nothing is lost"):
@@ -122,8 +121,8 @@ def _loop(
     )  # fmt: skip
     oracle = Measured(scenario, folder, target, goal, Timed(status.show))
     oracle.recall(log.history())
-    price = scenario.price
-    budget = Budget(chosen.budget_s, chosen.trials, chosen.budget_usd, price.per_hour if price else None)
+    hour = scenario.price.per_hour_of(most_devices(scenario)) if scenario.price else None
+    budget = Budget(chosen.budget_s, chosen.trials, chosen.budget_usd, hour)
     searcher = None
     if chosen.sampler == "surrogate":
         searcher = Surrogate(space, goal, constraints(scenario), scenario.seed)

@@ -14,13 +14,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.plan import rules
+from bench.plan.scenario import Range
 from search.outcome import Settings, key_of
+from serving import devices
 from serving.config import Scalar
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-    from bench.plan.scenario import Rule, Scenario
+    from bench.plan.scenario import EngineGrid, Rule, Scenario
 
 SHARES = ("gpu_memory_utilization",)
 UNSET = "(default)"
@@ -222,3 +224,22 @@ def _categorical(name: str, values: Any) -> Axis:
     default = ServingConfig.model_fields[name].default
     choices = tuple(quantity(name, value) for value in values)
     return Axis(name, "categorical", choices, default=default if isinstance(default, Scalar) else None)
+
+
+def most_devices(scenario: Scenario) -> int | None:
+    """Accelerators of the largest configuration there may be; None where an engine's are not known."""
+    found: list[int | None] = []
+    for part in scenario.engines:
+
+        def values(name: str, left_out: Any, part: EngineGrid = part) -> list[Any]:
+            given = part.space.get(name, part.grid.get(name, [part.settings.get(name, left_out)]))
+            return [given.high] if isinstance(given, Range) else [left_out if v is None else v for v in given]
+
+        if part.engine == "endpoint":
+            found += values("gpus", None)
+            continue
+        choices = itertools.product(values("extra_args", {}), values("tensor_parallel_size", 1))
+        for flags, tensor in choices:
+            sizes = devices.parallel(flags, int(tensor))
+            found.append(sizes.devices if sizes else None)
+    return max((n for n in found if n is not None), default=None) if None not in found else None

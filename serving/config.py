@@ -57,6 +57,10 @@ class ServingConfig(BaseModel):
     ] = False
 
     url: Annotated[str | None, Field(description="endpoint: base URL of a running server")] = None
+    gpus: Annotated[
+        PositiveInt | None,
+        Field(description="endpoint: GPUs of that server, which cannot be counted"),
+    ] = None
     api_key_env: Annotated[
         str | None, Field(description="name of the environment variable that holds the key; never the key")
     ] = None

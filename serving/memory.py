@@ -1,13 +1,14 @@
 """What a server holds in device memory, in bytes: weights, activations, graphs; the rest is for the KV cache.
 
 The arithmetic of weights and KV cache is exact; activations, graphs and the context are estimates, checked
-against launches that others published (tests/launches, docs/sim.md). All figures are for one device of
-`tensor_parallel_size`.
+against launches that others published (tests/launches, docs/sim.md). All figures are for one device: the
+fullest of `tensor_parallel_size` x `pipeline_parallel_size`; data parallelism repeats all of it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from serving.hardware import Hardware
@@ -123,16 +124,19 @@ def budget(resolved: Resolved, hardware: Hardware, shape: Shape, profiling: Prof
     tp = resolved.tensor_parallel_size
     cuda = hardware.device == "cuda"
     block = BLOCK_TOKENS if cuda else BLOCK_TOKENS_CPU
-    weights = shape.weight_bytes(resolved.quantization, resolved.dtype) // tp
+    stages = stage_layers(shape.layers, resolved.pipeline_parallel_size)
+    layers_share = max(stages) / shape.layers
+    weights = _stage_bytes(resolved, shape, stages) // tp
     kv_per_token = shape.kv_bytes_per_token(resolved.kv_cache_dtype, resolved.dtype) / min(tp, shape.kv_heads)
+    kv_per_token *= layers_share
     buffers = loaded_bytes(resolved, shape) if cuda else 0
     buffers += resolved.max_num_seqs * -(-resolved.max_model_len // block) * 4
     activations = activation_bytes(resolved, shape, profiling)
     graphs = 0
     if cuda and profiling.counts_graphs and not resolved.enforce_eager:
-        graphs = graph_bytes(resolved, shape)
+        graphs = round(graph_bytes(resolved, shape) * layers_share)
     context = CONTEXT_BYTES[hardware.device]
-    if cuda and tp > 1:
+    if cuda and tp * len(stages) > 1:
         context += NVLINK_BYTES if hardware.link_bytes_per_s > NVLINK_BYTES_PER_S else LINK_BYTES
     total = hardware.memory_bytes
     allowed = int(total * resolved.gpu_memory_utilization)
@@ -154,6 +158,28 @@ def budget(resolved: Resolved, hardware: Hardware, shape: Shape, profiling: Prof
         needed_tokens=resolved.max_model_len,
         max_concurrency=kv_tokens / resolved.max_model_len,
         block_tokens=block,
+    )
+
+
+def stage_layers(layers: int, stages: int) -> list[int]:
+    """Layers of each pipeline stage, as vLLM shares them out (`distributed/utils.py`, `get_pp_indices`):
+    those left over go to the stages before the last, which also has the output head."""
+    sizes = [layers // stages] * stages
+    for place in range(2, layers % stages + 2):
+        sizes[-place] += 1
+    return sizes
+
+
+def _stage_bytes(resolved: Resolved, shape: Shape, stages: Sequence[int]) -> int:
+    """Weights of the heaviest stage: its layers, and the embeddings or the head at either end."""
+    whole = shape.weight_bytes(resolved.quantization, resolved.dtype)
+    if len(stages) == 1:
+        return whole
+    head = shape.head_weights * shape.dtype_bytes(resolved.dtype)
+    layers = whole - head * (1 if shape.tied else 2)
+    last = len(stages) - 1
+    return max(
+        round(layers * size / shape.layers) + head * (place in (0, last)) for place, size in enumerate(stages)
     )
 
 

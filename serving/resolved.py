@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from serving import devices
 from serving.hardware import GIB, Hardware
 from serving.shapes import Shape
 
@@ -35,14 +36,17 @@ class Resolved:
     enable_chunked_prefill: bool = True
     enforce_eager: bool = False
     tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
 
 
-NAMES = frozenset(field.name for field in fields(Resolved))
+NAMES = frozenset(field.name for field in fields(Resolved)) - {"pipeline_parallel_size"}
+"""Those that are settings of ServingConfig; the pipeline's size is a flag in extra_args."""
 
 
 def resolve(asked: Mapping[str, Any], hardware: Hardware, shape: Shape) -> Resolved:
     """Fills in what `asked` (neutral names) leaves out or leaves to the engine (None, dtype auto)."""
-    given = {key: value for key, value in asked.items() if key in NAMES and value is not None}
+    known = NAMES | {"pipeline_parallel_size"}
+    given = {key: value for key, value in asked.items() if key in known and value is not None}
     length = given.setdefault("max_model_len", shape.context)
     seqs, tokens = _batch_defaults(hardware, given.get("tensor_parallel_size", 1))
     given["dtype"] = _dtype(given.get("dtype", "auto"), hardware, shape)
@@ -59,7 +63,14 @@ def resolve(asked: Mapping[str, Any], hardware: Hardware, shape: Shape) -> Resol
 
 def of_config(config: ServingConfig, hardware: Hardware, shape: Shape) -> Resolved:
     """The same for a ServingConfig."""
-    return resolve({name: getattr(config, name) for name in NAMES}, hardware, shape)
+    return resolve(asked_by(config), hardware, shape)
+
+
+def asked_by(config: ServingConfig) -> dict[str, Any]:
+    """What a config asks for by these names, the sizes of its parallelism wherever they stand."""
+    asked = {name: getattr(config, name) for name in sorted(NAMES)}
+    sizes = devices.of_config(config) or devices.Parallel(config.tensor_parallel_size)
+    return {**asked, "tensor_parallel_size": sizes.tensor, "pipeline_parallel_size": sizes.pipeline}
 
 
 def _batch_defaults(hardware: Hardware, tensor_parallel_size: int) -> tuple[int, int]:

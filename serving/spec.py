@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from serving import devices
 from serving.config import Scalar
 from serving.deployable import refusals, warnings
 from serving.errors import UserError
@@ -196,6 +197,16 @@ class ServingSpec(Part):
         if len({(s.metric, s.percentile) for s in slos}) != len(slos):
             raise ValueError("two limits for the same percentile of a metric")
         return slos
+
+    @property
+    def gpus(self) -> int:
+        """Of one replica: as measured, or what its flags take where that is more."""
+        if self.hardware.device == "cpu":
+            return self.hardware.gpus
+        tensor = self.parameters.get("tensor_parallel_size")
+        size = tensor.value if tensor and isinstance(tensor.value, int) else 1
+        sizes = devices.parallel(self.native, size) if self.engine.name != "endpoint" else None
+        return max(self.hardware.gpus, sizes.devices if sizes else 0)
 
     @property
     def content_id(self) -> str:

@@ -30,7 +30,9 @@ def regular(requests: int = 700, gap_s: float = 0.02, **of_record: object) -> Ru
 
 
 def test_a_regular_run_has_its_exact_numbers():
-    found = compute(regular(), price=PRICE, devices=2)
+    run = regular()
+    two = run.point.config.model_copy(update={"tensor_parallel_size": 2})
+    found = compute(replace(run, point=replace(run.point, config=two)), price=PRICE)
     exact = {
         "ttft_p50_ms": 100.5, "ttft_p99_ms": 100.5, "ttft_sent_p50_ms": 100.0, "ttft_mean_ms": 100.5,
         "e2e_p50_ms": 290.5, "e2e_sent_p50_ms": 290.0, "tpot_p50_ms": 10.0, "icl_p50_ms": 10.0,

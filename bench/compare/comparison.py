@@ -95,7 +95,7 @@ def _side(name: str, runs: Sequence[Run], slos: Sequence[Slo], price: PriceOf) -
             left_out = "left out, " if judgement.verdict == "invalid" else ""
             notes.append(f"{name}: {left_out}{judgement.verdict}: {judgement.reasons[0].text}")
         if judgement.verdict != "invalid":
-            view = View(run, tuple(slos), price(run), run.point.config.tensor_parallel_size)
+            view = View(run, tuple(slos), price(run))
             groups.setdefault(run.launch, []).append(view)
     if not groups:
         notes.append(f"{name} has no believable run")

@@ -18,14 +18,15 @@ from serving.spec import ServingSpec
 class Fleet:
     """What serves `rate_per_s`. With `spare` replicas lost, the rest still holds the SLOs.
 
-    utilization: of the safe rate, all replicas running. Costs in the spec's currency, None without a price;
-    per million tokens at this rate, not at full use: idle replicas are paid for.
+    gpus: None where the spec does not know those of one replica. utilization: of the safe rate, all replicas
+    running. Costs in the spec's currency, None without a price; per million tokens at this rate, not at full
+    use: idle replicas are paid for.
     """
 
     rate_per_s: float
     spare: int
     replicas: int
-    gpus: int
+    gpus: int | None
     utilization: float | None
     cost_per_hour: float | None
     cost_per_million_output_tokens: float | None
@@ -56,7 +57,7 @@ def priced(
         rate_per_s,
         spare,
         replicas,
-        replicas * spec.hardware.gpus,
+        replicas * spec.gpus if spec.gpus or spec.hardware.device == "cpu" else None,
         rate_per_s / (safe * replicas) if safe else None,
         hour,
         per_million(output),
@@ -133,5 +134,6 @@ def table(rows: Sequence[Fleet], currency: str | None) -> None:
         million = row.cost_per_million_output_tokens
         each = "-" if million is None else f"{million:.4g}"
         used = "-" if row.utilization is None else f"{row.utilization:.0%}"
-        numbers = f"{row.rate_per_s:8.4g} {row.spare:5d} {row.replicas:8d} {row.gpus:5d} {used:>5}"
+        gpus = "-" if row.gpus is None else str(row.gpus)
+        numbers = f"{row.rate_per_s:8.4g} {row.spare:5d} {row.replicas:8d} {gpus:>5} {used:>5}"
         print(f"{numbers} {hour:>12} {each:>11}")

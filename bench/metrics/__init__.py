@@ -227,14 +227,12 @@ METRICS: dict[str, Metric] = {
 """Name (with its unit at the end where it has one) -> definition. `currency`: that of the price given."""
 
 
-def compute(
-    run: Run, *, slos: Sequence[Slo] = (), price: Price | None = None, devices: int = 1
-) -> dict[str, float | None]:
+def compute(run: Run, *, slos: Sequence[Slo] = (), price: Price | None = None) -> dict[str, float | None]:
     """Every metric of a run; None where it cannot be known. Adjusted percentiles may be infinite.
 
     A failed point without records has no numbers: all None but what was measured before it failed.
     """
-    view = View(run, tuple(slos), price, devices)
+    view = View(run, tuple(slos), price)
     return {name: metric.of(view) for name, metric in METRICS.items()}
 
 

@@ -104,10 +104,8 @@ def good_tokens_per_s(view: View) -> float | None:
 
 
 def price_per_hour(view: View) -> float | None:
-    """Of everything the engine runs on, in the price's currency."""
-    if view.price is None:
-        return None
-    return view.price.per_hour * (view.devices if view.price.per == "gpu" else 1)
+    """Of everything the engine runs on, in the price's currency; None where it is not known what that is."""
+    return None if view.price is None else view.price.per_hour_of(view.devices)
 
 
 def _cost(view: View, tokens_per_s: float | None) -> float | None:

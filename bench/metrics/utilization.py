@@ -3,7 +3,8 @@
 MBU and MFU: model bytes, model operations (what the mathematics needs, not what a kernel does) over what the
 device can do. The device's own measured copy and matrix rates are the limit where `serving.hardware` knows
 them, else its data sheet's. Nothing is told for a CPU (its row is a fit to one machine), for speculative
-decoding (a step makes several tokens), or for cached prompts' prefill (nothing is computed).
+decoding (a step makes several tokens), for pipeline or data parallelism (a request meets a part of the
+devices), or for cached prompts' prefill (nothing is computed).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from bench.metrics import latency, throughput
 from bench.metrics.view import View
-from serving import roofline, schemes
+from serving import devices, roofline, schemes
 from serving.config import ServingConfig
 from serving.hardware import Hardware
 from serving.resolved import of_config
@@ -43,6 +44,8 @@ def limits(view: View) -> Limits | None:
     where, shape = view.place
     config, load = view.run.point.config, view.run.point.load
     if where.device != "cuda" or _speculates(config) or schemes.find(config.quantization) is None:
+        return None
+    if devices.count(config) != config.tensor_parallel_size:
         return None
     done = latency.complete(view)
     known = view.requests.input_tokens[done], view.requests.tokens[done]

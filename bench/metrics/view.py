@@ -12,13 +12,14 @@ from bench.plan.scenario import Price
 from bench.plan.slo import Slo
 from bench.records import Record, Run
 from bench.telemetry.series import Telemetry
+from serving import devices
 from serving.hardware import Hardware
 from serving.shapes import Shape
 
 
 @dataclass(frozen=True)
 class View:
-    """What metrics and checks are functions of. `devices` counts the accelerators that are paid for.
+    """What metrics and checks are functions of.
 
     place: device and model of the run, for what is held against physics; None: not known
     """
@@ -26,7 +27,6 @@ class View:
     run: Run
     slos: tuple[Slo, ...] = ()
     price: Price | None = None
-    devices: int = 1
     place: tuple[Hardware, Shape] | None = None
     cache: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
@@ -34,6 +34,13 @@ class View:
     def streams(self) -> bool:
         """Whether answers came as streams: without one there is no first token to time."""
         return self.run.point.load.stream
+
+    @cached_property
+    def devices(self) -> int | None:
+        """Accelerators that are paid for: those its config takes, and more where more were seen in use (an
+        engine that spreads by itself). Fewer may be seen: other machines are not. None: not known."""
+        asked, seen = devices.count(self.run.point.config), len(self.telemetry.gpu("memory_bytes"))
+        return max(asked or 0, seen) or None
 
     @cached_property
     def records(self) -> tuple[Record, ...]:

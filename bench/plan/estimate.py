@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from bench.grid import Load, Point
 from bench.plan.feasibility import WEIGHTS_MARGIN
 from bench.plan.target import Target, place
-from serving import memory, roofline, schemes
+from serving import devices, memory, roofline, schemes
 from serving.config import ServingConfig
 from serving.hardware import Hardware
-from serving.resolved import of_config, resolve
+from serving.resolved import asked_by, of_config, resolve
 from serving.shapes import Shape
 
 READY_S = {
@@ -39,7 +39,15 @@ UNKNOWN_POINT_S = 60.0
 OPEN_BATCH = 8
 """Sequences assumed to run together where the load does not say."""
 
-_TIMED = ("quantization", "dtype", "kv_cache_dtype", "max_model_len", "enforce_eager", "tensor_parallel_size")
+_TIMED = (
+    "quantization",
+    "dtype",
+    "kv_cache_dtype",
+    "max_model_len",
+    "enforce_eager",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+)
 
 
 class Launch(Protocol):
@@ -59,13 +67,17 @@ def throughput_bound(config: ServingConfig, load: Load, where: Hardware, shape: 
     turns count as cached. Open loop: nor more than arrives. Holds over whole requests: a window that leaves
     their prompts out can show more. KeyError for an unknown quantization.
     """
+    ranks = _ranks(config)
     resolved = of_config(config, where, shape)
     cost = roofline.costs(resolved, where, shape, ideal=True)
     budget = memory.budget(resolved, where, shape)
     room_bytes = budget.allowed - budget.weights * (1 - WEIGHTS_MARGIN)
     if resolved.kv_cache_bytes is not None:
         room_bytes = min(room_bytes, resolved.kv_cache_bytes)
-    batch = min(resolved.max_num_seqs, load.concurrency or resolved.max_num_seqs)
+    stages = resolved.pipeline_parallel_size
+    batch = resolved.max_num_seqs * stages
+    if load.concurrency is not None:
+        batch = min(batch, -(-load.concurrency // ranks))
     fresh = 1
     if load.turns == 1 and not load.shared_prefix_tokens:
         fresh = load.input_tokens
@@ -73,10 +85,16 @@ def throughput_bound(config: ServingConfig, load: Load, where: Hardware, shape: 
     prefill_s = fresh * cost.linear_token_s + cost.head_token_s + cost.pair_s * fresh * fresh / 2
     steps = max(0, load.output_tokens - 1)
     decode_s = steps * roofline.decode_time_s(cost, batch, fresh)
-    most = batch * load.output_tokens / (batch * prefill_s + decode_s)
+    most = ranks * stages * batch * load.output_tokens / (batch * prefill_s + decode_s)
     if load.rate_per_s is not None and load.ramp_to_per_s is None:
         most = min(most, load.rate_per_s * load.output_tokens * OPEN_SLACK)
     return most
+
+
+def _ranks(config: ServingConfig) -> int:
+    """Data-parallel replicas behind one server: each has a batch of its own."""
+    sizes = devices.of_config(config)
+    return sizes.data if sizes else 1
 
 
 OPEN_SLACK = 1.5
@@ -108,12 +126,14 @@ def ready_s(config: ServingConfig, target: Target) -> float:
 def point_s(point: Point, target: Target) -> float:
     """Seconds of one point: its duration or its requests at the roofline's speed, warm-up included."""
     load, config = point.load, point.config
-    together = min(load.concurrency or OPEN_BATCH, config.max_num_seqs or 256)
+    ranks = _ranks(config)
+    together = max(1, min(-(-(load.concurrency or OPEN_BATCH) // ranks), config.max_num_seqs or 256))
     where, shape = place(config, target)
     if config.engine == "endpoint" or where is None or shape is None or not schemes.find(config.quantization):
         one_s = load.output_tokens * UNKNOWN_STEP_S
     else:
-        asked = tuple([getattr(config, name) for name in _TIMED])
+        wanted = asked_by(config)
+        asked = tuple([wanted[name] for name in _TIMED])
         one_s = _request_s(asked, where, shape, together, load.input_tokens, load.output_tokens)
         if config.engine == "sim":
             one_s *= float(str(config.sim.get("time_scale", 1.0)))
@@ -121,7 +141,7 @@ def point_s(point: Point, target: Target) -> float:
     if load.duration_s is not None:
         ends.append(load.duration_s)
     if load.requests is not None:
-        ends.append(load.requests / (load.rate_per_s or together / one_s))
+        ends.append(load.requests / (load.rate_per_s or ranks * together / one_s))
     warmup_s = -(-load.warmup_requests // together) * one_s
     return (min(ends) + one_s if ends else UNKNOWN_POINT_S) + warmup_s + POINT_S
 

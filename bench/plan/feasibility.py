@@ -17,7 +17,7 @@ from serving import environments, memory, schemes
 from serving.config import ServingConfig
 from serving.hardware import GIB, Hardware
 from serving.memory import Budget, Profiling
-from serving.resolved import NAMES, Resolved, resolve
+from serving.resolved import Resolved, asked_by, of_config, resolve
 from serving.shapes import Shape
 
 MemoryVerdict = Literal["fits", "does_not_fit", "unknown"]
@@ -30,8 +30,6 @@ ENOUGH_LAUNCHES = 3
 """Launches after which a calibration may refuse."""
 CALIBRATED_MARGIN = 0.10
 """How far the next launch may lie outside what earlier ones showed, as a share."""
-
-_ASKED = tuple(sorted(NAMES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class Feasibility:
 
 def budget_of(config: ServingConfig, where: Hardware, shape: Shape) -> Budget:
     """The memory a config would take. KeyError for a quantization whose bytes are not known."""
-    return memory.budget(_resolved(config, where, shape), where, shape, profiling_of(config))
+    return memory.budget(of_config(config, where, shape), where, shape, profiling_of(config))
 
 
 def profiling_of(config: ServingConfig) -> Profiling:
@@ -77,20 +75,20 @@ def fits(config: ServingConfig, target: Target) -> Feasibility:
     if schemes.find(config.quantization) is None:
         return Feasibility("unknown", f"the bytes of quantization {config.quantization} are not known")
     calibration = UNCALIBRATED if config.engine == "sim" else target.calibration
-    asked = tuple([getattr(config, name) for name in _ASKED])
+    asked = tuple(asked_by(config).items())
     return _fits(asked, config.engine == "transformers", where, shape, calibration, profiling_of(config))
 
 
 @lru_cache(maxsize=4096)
 def _fits(
-    asked: tuple[Any, ...],
+    asked: tuple[tuple[str, Any], ...],
     grows: bool,
     where: Hardware,
     shape: Shape,
     calibration: Calibration,
     profiling: Profiling,
 ) -> Feasibility:
-    resolved = resolve(dict(zip(_ASKED, asked, strict=True)), where, shape)
+    resolved = resolve(dict(asked), where, shape)
     budget = memory.budget(resolved, where, shape, profiling)
     return judge_growing(budget) if grows else judge(budget, resolved, calibration)
 
@@ -152,10 +150,6 @@ def calibrate(launches: Iterable[tuple[Budget, int]]) -> Calibration:
         if tokens > 0
     ]
     return Calibration(len(ratios), min(ratios), max(ratios)) if ratios else UNCALIBRATED
-
-
-def _resolved(config: ServingConfig, where: Hardware, shape: Shape) -> Resolved:
-    return resolve({name: getattr(config, name) for name in _ASKED}, where, shape)
 
 
 def _too_heavy(budget: Budget) -> str:

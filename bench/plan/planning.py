@@ -15,9 +15,10 @@ from bench.grid import Point
 from bench.plan.estimate import estimate_s
 from bench.plan.expand import Dropped, expand, label
 from bench.plan.feasibility import Feasibility, fits
+from bench.plan.price import check
 from bench.plan.scenario import Scenario
 from bench.plan.target import Target, supposing, target_of
-from serving import support
+from serving import devices, support
 from serving.config import Device, ServingConfig
 from serving.engines import engine
 from serving.errors import UserError
@@ -85,6 +86,7 @@ def plan(scenario: Scenario, device: Device | None = None, gpu: str | None = Non
             f"{scenario.file}: nothing is left to run; {_reasons(dropped)}",
             "servetune doctor says what is missing; plan --gpu h200 plans for a GPU that is not here",
         )
+    check(scenario, {p.config.key: p.config for p in kept}.values())
     if scenario.accuracy is None:
         launches = tuple(_launches(kept, scenario.repeats.restart))
         took_s = estimate_s(launches, target)
@@ -123,9 +125,22 @@ def _refusal(config: ServingConfig, target: Target) -> tuple[str | None, Feasibi
     if strangers:
         return f"{config.engine} has no {', '.join(strangers)}", feasibility
     problems = _unsupported(config, target) if target.supposed else chosen.problems(config)
+    problems = [*problems, *too_many(config, target)]
     if problems:
         return "; ".join(problems), feasibility
     return (feasibility.reason if feasibility.verdict == "does_not_fit" else None), feasibility
+
+
+def too_many(config: ServingConfig, target: Target) -> list[str]:
+    """More devices than there are cards, where all of them must be here."""
+    wanted = devices.count(config)
+    starts = config.engine != "endpoint" and not engine(config.engine).simulated
+    if not starts or config.attempt or target.cards is None or wanted is None or wanted <= target.cards:
+        return []
+    if devices.spans_machines(config):
+        return []
+    found = f"{target.cards} GPU{'s' * (target.cards != 1)}"
+    return [f"takes {wanted} GPUs (tensor x pipeline x data parallel), and {found} can be seen here"]
 
 
 def _unsupported(config: ServingConfig, target: Target) -> list[str]:
@@ -181,6 +196,7 @@ def as_json(planned: Plan) -> dict[str, Any]:
             {
                 "key": launch.config.key,
                 "settings": launch.config.settings,
+                "gpus": devices.count(launch.config),
                 "points": [{"key": p.key, "load": label(p.load), "repeat": p.repeat} for p in launch.points],
                 "memory": planned.memory[launch.config.key].as_json(),
             }

@@ -1,9 +1,14 @@
-"""Which price of a scenario a configuration pays."""
+"""Which price of a scenario a configuration pays, and whether it can be told what that comes to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bench.plan.scenario import Price, Scenario
+from serving import devices
 from serving.config import ServingConfig
+from serving.engines import engine
+from serving.errors import UserError
 
 
 def price_for(scenario: Scenario, config: ServingConfig) -> Price | None:
@@ -13,3 +18,23 @@ def price_for(scenario: Scenario, config: ServingConfig) -> Price | None:
         if same and part.price is not None:
             return part.price
     return scenario.price
+
+
+def check(scenario: Scenario, configs: Iterable[ServingConfig]) -> None:
+    """UserError where a price is per GPU and a config's GPUs cannot be counted: any cost would be made up."""
+    for config in configs:
+        price = price_for(scenario, config)
+        if price is None or price.per == "machine":
+            continue
+        if config.device == "cpu" and not engine(config.engine).simulated and config.engine != "endpoint":
+            raise UserError(
+                f"{scenario.file}: the price is per: gpu, and {config.engine} runs on the CPU here",
+                "price the machine: per: machine",
+            )
+        if devices.count(config) is None:
+            raise UserError(
+                f"{scenario.file}: the price is per: gpu, and nobody knows on how many GPUs this runs: "
+                f"{config.label}",
+                "settings: {gpus: 8} states them for a server that runs elsewhere; else per: machine, with "
+                "the price of all of it",
+            )

@@ -68,6 +68,12 @@ class Price(_Part):
     date: datetime.date
     per: Literal["gpu", "machine"] = "machine"
 
+    def per_hour_of(self, devices: int | None) -> float | None:
+        """What a server of so many devices costs an hour; None where their number is needed and not known."""
+        if self.per == "machine":
+            return self.per_hour
+        return None if devices is None else self.per_hour * devices
+
 
 class Range(_Part):
     """Every number from `low` to `high`; `log`: by factors. `default`: the engine's own."""

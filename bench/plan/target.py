@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +39,7 @@ class Target:
     """The device and the model. `hardware` or `shape` None: not known, so nothing is refused for it.
 
     supposed: a GPU that need not be here; nothing of this machine counts.
+    cards: GPUs that an engine started here can use; None: not known
     """
 
     device: Device
@@ -45,6 +47,7 @@ class Target:
     shape: Shape | None
     calibration: Calibration = UNCALIBRATED
     supposed: bool = False
+    cards: int | None = None
 
 
 def target_of(device: Device | None, model: Model) -> Target:
@@ -54,12 +57,23 @@ def target_of(device: Device | None, model: Model) -> Target:
     shape = shapes.find(model.shape) or shapes.of_folder(Path(model.path))[0]
     gpus = gpus_visible() if device != "cpu" else []
     if gpus:
-        return Target("cuda", hardware.of_driver_name(gpus[0].name, gpus[0].memory_bytes), shape)
+        known = hardware.of_driver_name(gpus[0].name, gpus[0].memory_bytes)
+        return Target("cuda", known, shape, cards=_usable(len(gpus), os.environ.get("CUDA_VISIBLE_DEVICES")))
     if device == "cuda":
         return Target("cuda", None, shape)
     import psutil
 
     return Target("cpu", hardware.cpu(psutil.virtual_memory().total), shape)
+
+
+def _usable(cards: int, visible: str | None) -> int | None:
+    """Of the driver's cards, those that CUDA_VISIBLE_DEVICES leaves; MIG slices are no cards: not known."""
+    if visible is None:
+        return cards
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    if any(name.startswith("MIG") for name in names):
+        return None
+    return min(cards, len(names))
 
 
 def supposing(gpu: str, model: Model) -> Target:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench.plan.expand import Dropped
 from bench.report import words
+from serving import devices
 from serving.hardware import GIB
 
 if TYPE_CHECKING:
@@ -43,12 +44,15 @@ def show(planned: Plan) -> None:
     names = words.varying(list(configs.values()))
     for line in _common(planned, names):
         console.print(f"  {line}", style="dim", highlight=False, markup=False)
-    table = Table("settings", "launches", "points", "GiB", "KV tokens", box=None, pad_edge=False)
+    several = any(devices.count(config) not in (None, 1) for config in configs.values())
+    titles = ("settings", "launches", "points", *(("GPUs",) if several else ()), "GiB", "KV tokens")
+    table = Table(*titles, box=None, pad_edge=False)
     for key, config in list(configs.items())[:MOST_ROWS]:
         served = [launch for launch in planned.launches if launch.config.key == key]
         counts = (len(served), sum(len(launch.points) for launch in served))
         text = words.config_text(config, names)
-        table.add_row(escape(text), *map(str, counts), *_memory(planned.memory[key]))
+        cards = (str(devices.count(config) or "?"),) if several else ()
+        table.add_row(escape(text), *map(str, counts), *cards, *_memory(planned.memory[key]))
     console.print(table)
     if len(configs) > MOST_ROWS:
         console.print(f"... and {len(configs) - MOST_ROWS} configurations more (--json has them all)")
@@ -59,7 +63,7 @@ def show(planned: Plan) -> None:
 
 
 def _memory(found: Feasibility) -> tuple[str, str]:
-    """What is held beside the KV cache, of the device; and the tokens of KV cache that are left."""
+    """What is held beside the KV cache, of one device; and the tokens of KV cache that are left."""
     doubt = "" if found.verdict == "fits" else f"; {found.verdict.replace('_', ' ')}: {found.reason}"
     if found.budget is None:
         return doubt.removeprefix("; "), ""

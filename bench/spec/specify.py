@@ -36,7 +36,7 @@ from serving.spec import (
 
 IDENTITY = frozenset(
     {"engine", "engine_version", "device", "model", "revision", "checkpoint", "tokenizer", "url",
-     "api_key_env", "extra_args", "env", "sim", "attempt"}
+     "gpus", "api_key_env", "extra_args", "env", "sim", "attempt"}
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def specify(folder: RunFolder, scenario: Scenario, asked: Asked) -> ServingSpec:
         hardware=HardwareFacts(
             device=config.device,
             gpu=_gpu(folder) if config.device == "cuda" else None,
-            gpus=config.tensor_parallel_size if config.device == "cuda" else 0,
+            gpus=(best.devices or 0) if config.device == "cuda" else 0,
         ),
         workload=Workload(
             description=run.point.load.workload,
@@ -149,8 +149,8 @@ def _gpu(folder: RunFolder) -> str | None:
 
 
 def _cost(o: Outcome) -> Cost | None:
-    price, gpus = o.price, o.run.point.config.tensor_parallel_size
-    if price is None:
+    price = o.price
+    hour = price.per_hour_of(o.devices) if price else None
+    if price is None or hour is None:
         return None
-    hour = price.per_hour * (gpus if price.per == "gpu" else 1)
     return Cost(replica_hour=hour, currency=price.currency, source=price.source, date=price.date.isoformat())

@@ -19,7 +19,7 @@ class RunningEndpoint:
 
     name = "endpoint"
     simulated = False
-    honours = frozenset({"url", "api_key_env"})
+    honours = frozenset({"url", "api_key_env", "gpus"})
 
     def problems(self, config: ServingConfig) -> list[str]:
         """No URL, one that is none, or a key's variable that is not set. Does not ask the server."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from serving import environments, support
+from serving import devices, environments, support
 from serving.config import ServingConfig
 from serving.environments import Environment
 from serving.errors import EngineError, Failure, FailureKind
@@ -77,10 +77,10 @@ def looks_like_a_folder(name: str) -> bool:
 
 
 def extra_flags(config: ServingConfig) -> list[str]:
-    """extra_args as flags: true is the bare flag, false its --no- form, null leaves it out."""
+    """extra_args as long flags: true is the bare flag, false its --no- form, null leaves it out."""
     found: list[str] = []
     for name, value in config.extra_args.items():
-        flag = f"--{name.lstrip('-').replace('_', '-')}"
+        flag = f"--{devices.long_name(name)}"
         if isinstance(value, bool):
             found.append(flag if value else f"--no-{flag[2:]}")
         elif value is not None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from serving import devices
 from serving.exporters.quoting import dns_label
 
 GIB = 2**30
@@ -101,7 +102,6 @@ class Deployment:
     env: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
     gpu_product: str | None = None
-    tensor_parallel: int = 1
     max_model_len: int | None = None
     max_num_seqs: int | None = None
     replicas: int = 1
@@ -117,6 +117,15 @@ class Deployment:
     scores: tuple[tuple[str, float, float, float], ...] = ()
     """Task, mean score, and its 95 % interval."""
     routes: tuple[str, ...] = CHAT_ROUTES
+
+    def __post_init__(self) -> None:
+        """A replica gets the GPUs that its flags take, whatever smaller number its spec gives."""
+        if self.device == "cuda" and (sizes := devices.parallel(self.flags)) is not None:
+            object.__setattr__(self, "gpus", max(self.gpus, sizes.devices))
+
+    @property
+    def tensor_parallel(self) -> int:
+        return (devices.parallel(self.flags) or devices.ONE).tensor
 
     @property
     def name(self) -> str:
@@ -142,7 +151,8 @@ class Deployment:
     @property
     def shm_bytes(self) -> int:
         """Shared memory: messages between the worker processes."""
-        return GIB if self.tensor_parallel <= 1 else 4 * GIB * self.tensor_parallel
+        workers = (devices.parallel(self.flags) or devices.ONE).devices
+        return GIB if workers <= 1 else 4 * GIB * workers
 
     @property
     def cpus(self) -> int:

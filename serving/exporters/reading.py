@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from serving import devices
 from serving.engines.vllm import CACHE_LABELS, ONLINE, SWITCHES, VALUE_FLAGS
 from serving.errors import UserError
 from serving.exporters.deployment import Deployment, Secret, Slo
@@ -34,9 +35,8 @@ def deployment(spec: ServingSpec) -> Deployment:
         flags=_flags(spec) if spec.engine.name == "vllm" else {},
         env=dict(spec.env),
         device=spec.hardware.device,
-        gpus=spec.hardware.gpus,
+        gpus=spec.gpus,
         gpu_product=spec.hardware.gpu,
-        tensor_parallel=_whole(names.get("tensor_parallel_size")) or 1,
         max_model_len=_whole(names.get("max_model_len")),
         max_num_seqs=_whole(names.get("max_num_seqs")),
         weights_bytes=sum(f.size_bytes for f in spec.model.files if f.path.endswith(".safetensors")),
@@ -74,7 +74,7 @@ def _flags(spec: ServingSpec) -> dict[str, object]:
             found[SWITCHES[name][0].removeprefix("--")] = value
         else:
             raise UserError(f"parameter {name} is no setting of vllm", "known names: serving/config.py")
-    return {**found, **{n.lstrip("-").replace("_", "-"): v for n, v in spec.native.items() if v is not None}}
+    return {**found, **{devices.long_name(n): v for n, v in spec.native.items() if v is not None}}
 
 
 def _slo(slo: SloFact) -> Slo:
