@@ -20,8 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from serving import driver
 from serving.errors import ServetuneError, UserError
 from serving.lock import exclusive
 
@@ -77,11 +78,16 @@ class Environment:
     @property
     def installed(self) -> bool:
         """Whole, and from this very lock file."""
+        return bool(self.stamp.get("lock_sha256") == self.lock_sha256)
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        """What its installation left behind; empty where it is not whole."""
         try:
             stamp = json.loads((self.folder / STAMP).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return False
-        return bool(stamp.get("lock_sha256") == self.lock_sha256)
+            return {}
+        return stamp if isinstance(stamp, dict) else {}
 
 
 def environments(name: str | None = None, *, root: Path = ENGINES, locks: Path = LOCKS) -> list[Environment]:
@@ -109,26 +115,20 @@ def find(name: str, version: str | None, device: str) -> Environment | None:
 
 def this_device() -> Device:
     """`cuda` where the NVIDIA driver reports a GPU, else `cpu`."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return "cpu"
-    try:
-        return "cuda" if pynvml.nvmlDeviceGetCount() else "cpu"
-    finally:
-        pynvml.nvmlShutdown()
+    return "cuda" if driver.here() else "cpu"
 
 
 def install(environment: Environment) -> bool:
     """Makes the environment whole; False when it already was.
 
-    UnobtainableError when the package index lacks the build of torch it needs; ServetuneError when pip or
-    the proof fails, with the log's place.
+    UserError where the NVIDIA driver is too old for it, before anything is fetched; UnobtainableError when
+    the package index lacks the build of torch it needs; ServetuneError when pip or the proof fails, with the
+    log's place.
     """
     if environment.installed:
         return False
+    if refused := driver.refused(environment):
+        raise UserError(*refused)
     environment.folder.parent.mkdir(exist_ok=True)
     with exclusive(environment.folder.parent / f".{environment.folder.name}.lock"):
         if environment.installed:

@@ -98,8 +98,19 @@ def facts(scenario: Scenario | None) -> Facts:
         proxies=sorted(name for name, value in os.environ.items() if value and name.lower() in names),
         missing_tools=[tool for tool in COMPILERS if shutil.which(tool) is None],
         nvidia_device=Path("/proc/driver/nvidia").exists() or Path("/dev/nvidia0").exists(),
+        locks=_locks(scenario),
         memory_needed_bytes=fitness.LEAST_MEMORY_BYTES if real else fitness.LEAST_MEMORY_BYTES // 6,
     )
+
+
+def _locks(scenario: Scenario | None) -> list[Path] | None:
+    """Lock files of the CUDA engines that the scenario starts on this machine; None: all there are."""
+    from serving import environments
+
+    if scenario is None:
+        return None
+    found = [environments.find(part.engine, part.version, "cuda") for part in scenario.engines]
+    return list(dict.fromkeys(one.lock for one in found if one and one.device == "cuda"))
 
 
 def _engines(device: Device) -> tuple[dict[str, str], dict[str, list[str]]]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from bench.telemetry.gpus import Gpu, Inventory
 from bench.telemetry.nvml import SLOWDOWNS, throttle_text
+from serving import driver, environments
 
 GIB = 2**30
 LEAST_MEMORY_BYTES = 3 * GIB
@@ -45,7 +47,8 @@ class Facts:
 
     `busy_share` share of all cores busy just now; `concurrency` most requests at once that are planned;
     `proxies` names of proxy variables that are set; `missing_tools` of the compiler's commands;
-    `nvidia_device` whether the kernel shows one, driver or not.
+    `nvidia_device` whether the kernel shows one, driver or not; `locks` of the CUDA engines that are to run,
+    None: all there are.
     """
 
     environment: Mapping[str, Any]
@@ -58,6 +61,7 @@ class Facts:
     proxies: Sequence[str] = ()
     missing_tools: Sequence[str] = ()
     nvidia_device: bool = False
+    locks: Sequence[Path] | None = None
     memory_needed_bytes: int = field(default=LEAST_MEMORY_BYTES)
 
 
@@ -178,15 +182,19 @@ def proxies(facts: Facts) -> Check:
 def gpus(facts: Facts) -> list[Check]:
     """One check a card; one saying why when there is none."""
     if facts.gpus.gpus:
-        return [gpu(card) for card in facts.gpus.gpus]
+        return [gpu(card, facts.locks) for card in facts.gpus.gpus]
     if facts.nvidia_device:
         text = f"an NVIDIA device is there, and cannot be asked: {facts.gpus.reason}"
         return [Check("gpu", "warning", text, "nvidia-smi; after a driver update: sudo reboot")]
     return [Check("gpu", "ok", f"none, engines run on the CPU ({facts.gpus.reason})")]
 
 
-def gpu(card: Gpu) -> Check:
-    """The state of one card: what would make its numbers another card's."""
+def gpu(card: Gpu, locks: Sequence[Path] | None = None) -> Check:
+    """The state of one card: what would make its numbers another card's, and if its driver is new enough.
+
+    `locks`: of the engines that are to run on it; None: all for CUDA that there are. A driver too old for
+    each of them is a failure, for some of them a warning.
+    """
     state, name = card.state, f"gpu {card.index}"
     memory_gib = "memory unknown" if card.memory_bytes is None else f"{card.memory_bytes / GIB:.0f} GiB"
     found = [card.name, memory_gib, f"driver {card.driver or 'unknown'}", f"CUDA {card.cuda or 'unknown'}"]
@@ -217,6 +225,24 @@ def gpu(card: Gpu) -> Check:
     if card.mig:
         found.append("MIG on")
     text = ", ".join(found)
+    wanted = _cuda_locks() if locks is None else locks
+    refused = [why for lock in wanted if (why := _too_old(card, lock)) is not None]
+    wrong = [*refused, *wrong]
+    if refused and len(refused) == len(wanted):
+        return Check(name, "failed", f"{text}; {'; '.join(w for w, _ in wrong)}", wrong[0][1])
     if wrong:
         return Check(name, "warning", f"{text}; {'; '.join(w for w, _ in wrong)}", wrong[0][1])
     return Check(name, "ok", text)
+
+
+def _cuda_locks() -> list[Path]:
+    return [environment.lock for environment in environments.environments() if environment.device == "cuda"]
+
+
+def _too_old(card: Gpu, lock: Path) -> tuple[str, str] | None:
+    """Why this card's driver cannot run what a lock holds, and what to do."""
+    numbers = [int(n) for n in (card.cuda or "").split(".") if n.isdigit()]
+    cuda = (numbers[0], numbers[1]) if len(numbers) == 2 else None
+    return driver.refusal(
+        lock.stem.removesuffix("-cuda"), driver.runtime(lock), driver.Driver(card.driver, cuda)
+    )

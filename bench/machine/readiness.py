@@ -83,7 +83,9 @@ def engines(installed: Mapping[str, str], why_not: Mapping[str, Sequence[str]]) 
     for name, reasons in why_not.items():
         version = installed.get(name, "unknown")
         if reasons:
-            found.append(Check(f"engine {name}", "warning", "; ".join(reasons), "make engines"))
+            told = any("is built for CUDA" in reason for reason in reasons)  # says itself what to do
+            hint = "nvidia-smi" if told else "make engines"
+            found.append(Check(f"engine {name}", "warning", "; ".join(reasons), hint))
         else:
             found.append(Check(f"engine {name}", "ok", version))
     return found

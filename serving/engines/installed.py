@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from serving import devices, environments, support
+from serving import devices, driver, environments, support
 from serving.config import ServingConfig
 from serving.environments import Environment
 from serving.errors import EngineError, Failure, FailureKind
@@ -22,6 +22,9 @@ def problems(engine: str, config: ServingConfig, environment: Environment | None
         )
     elif not environment.installed:
         found.append(f"{engine} {environment.version} for {config.device} is not installed: make engines")
+    refused = driver.refused(environment) if environment and config.device == "cuda" else None
+    if refused and not config.attempt:
+        found.append(": ".join(refused))
     for what, name in (("model", config.model), ("checkpoint", config.checkpoint or "")):
         if looks_like_a_folder(name) and not (Path(name).expanduser() / "config.json").is_file():
             made = {"model": "make model", "checkpoint": "make variants"}[what]
