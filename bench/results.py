@@ -2,7 +2,7 @@
 
 results/<run>/
   manifest.json              what was to run: scenario and its hash, seed, versions, hardware, git state
-  scenario.yaml              the scenario's own bytes
+  scenario.yaml              the scenario's own bytes, secrets masked
   events.jsonl               started, launch, point, resumed, finished, in the order they happened
   points/<point key>/        point.json, records.parquet, samples.parquet (raw facts, schema number inside)
   launches/<nn>-<config>/    command.json, engine.log
@@ -24,6 +24,7 @@ from typing import Any, Self
 from bench import tables
 from bench.grid import Load, Point
 from bench.records import SCHEMA, ClientHealth, Run
+from serving import masking
 from serving.config import ServingConfig
 from serving.errors import BrokenRunError, Failure, FailureKind, UserError
 
@@ -46,7 +47,7 @@ class RunFolder:
             ) from error
         (path / "points").mkdir()
         (path / "launches").mkdir()
-        (path / "scenario.yaml").write_bytes(scenario_text)
+        (path / "scenario.yaml").write_bytes(masking.document(scenario_text))
         _write_whole(path / "manifest.json", json.dumps({"schema": SCHEMA, **manifest}, indent=2) + "\n")
         return cls(path)
 

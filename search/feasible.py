@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from bench.grid import Load
 from bench.plan.estimate import throughput_bound
 from bench.plan.feasibility import budget_of, calibrate, fits
-from bench.plan.planning import COMMON, too_many
+from bench.plan.planning import COMMON, beside_the_engine
 from bench.plan.target import Target, place
 from bench.records import Run
 from serving.config import ServingConfig
@@ -43,7 +43,7 @@ class Feasible:
         problems = (
             [f"{config.engine} has no {', '.join(strangers)}"]
             if strangers
-            else [*chosen.problems(config), *too_many(config, self.target)]
+            else [*chosen.problems(config), *beside_the_engine(config, self.target)]
         )
         if problems:
             return "refused", "; ".join(problems)

@@ -12,13 +12,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from serving import gpumemory, guard
+from serving import gpumemory, guard, masking
 from serving.engine import Command
 
 LOG = "engine.log"
@@ -31,7 +31,6 @@ KEPT_ENVIRONMENT = re.compile(
     r"|XDG_CACHE_HOME|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|CUDA_\w+|NVIDIA_\w+|NCCL_\w+|HF_\w+"
     r"|OMP_\w+|MKL_\w+|KMP_\w+)$"
 )
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS", re.I)
 
 
 @dataclass
@@ -44,6 +43,8 @@ class Child:
     gpu_bytes_before: int | None = None
     held_port: bool = True
     """False: another process turned out to listen on it."""
+    hide: Callable[[str], str] = field(default=masking.formed, repr=False)
+    """Masks its secrets in a text."""
     started_s: float = field(default_factory=time.monotonic)
     oom_kills_before: int = field(default_factory=lambda: _oom_kills())
 
@@ -67,15 +68,18 @@ class Child:
         return 128 - code if code is not None and code > 128 else code
 
     def log_text(self) -> str:
-        """Everything it wrote so far."""
-        return (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
+        """Everything it wrote so far, secrets masked."""
+        return self.hide((self.folder / LOG).read_text(encoding="utf-8", errors="replace"))
 
     def out_of_host_memory(self) -> bool:
         """Whether the kernel's out-of-memory killer has struck on this machine since the start."""
         return _oom_kills() > self.oom_kills_before
 
     def stop(self) -> None:
-        """Ends the engine and all it started, then waits until its port and GPU memory are free again."""
+        """Ends the engine and all it started, then waits until its port and GPU memory are free again.
+
+        What it wrote of its own secrets is masked in its log.
+        """
         assert self.process.stdin is not None
         self.process.stdin.close()  # the guard's sign to end it all
         try:
@@ -83,6 +87,7 @@ class Child:
         except subprocess.TimeoutExpired:
             _end_tree(self.process.pid)
             self.process.wait()
+        self._clean_log()
         deadline = time.monotonic() + FREE_WAIT_S
         while self.held_port and not port_is_free(self.port):
             if time.monotonic() > deadline:
@@ -91,6 +96,13 @@ class Child:
             time.sleep(0.02)
         if self.gpu_bytes_before is not None:
             gpumemory.wait_until(self.gpu_bytes_before, deadline)
+
+    def _clean_log(self) -> None:
+        log = self.folder / LOG
+        said = log.read_text(encoding="utf-8", errors="surrogateescape")
+        clean = self.hide(said)
+        if clean != said:
+            log.write_text(clean, encoding="utf-8", errors="surrogateescape")
 
 
 def start(command: Command, folder: Path, port: int, env: Mapping[str, str], *, gpu: bool) -> Child:
@@ -113,7 +125,8 @@ def start(command: Command, folder: Path, port: int, env: Mapping[str, str], *, 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Child(process, folder, port, gpu_bytes_before)
+    hide = masking.hiding({**kept, **command.env, **env}, command.argv)
+    return Child(process, folder, port, gpu_bytes_before, hide=hide)
 
 
 def free_port() -> int:
@@ -150,9 +163,9 @@ def _end_tree(pid: int) -> None:
 
 
 def _write_command(folder: Path, command: Command) -> None:
-    """What was started, to be started again by hand. Values that look like secrets stay out."""
-    env = {k: "(left out)" if _SECRET.search(k) else v for k, v in command.env.items()}
-    text = json.dumps({"argv": command.argv, "env": env}, indent=1)
+    """What was started, to be started again by hand. Secrets are masked."""
+    env = masking.shown("env", dict(command.env))
+    text = json.dumps({"argv": masking.command_line(command.argv), "env": env}, indent=1)
     (folder / COMMAND).write_text(text + "\n", encoding="utf-8")
 
 

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from serving import masking
 
 Device = Literal["cpu", "cuda"]
 Scalar = str | int | float | bool | None
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
-class ServingConfig(BaseModel):
-    """What is launched. Two configs with the same `key` are the same server."""
+MAY_HOLD_SECRETS = ("url", "extra_args", "env", "sim")
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+class ServingConfig(BaseModel):
+    """What is launched. Two configs with the same `key` are the same server.
+
+    Fields hold secrets as they are, for the engine; every dump, the key and the label hold them masked.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     engine: Annotated[str, Field(description="row of ENGINES: vllm, transformers, endpoint, sim")]
     engine_version: Annotated[str | None, Field(description="which .engines/<name>-<version>")] = None
@@ -70,9 +78,36 @@ class ServingConfig(BaseModel):
     ] = {}
     env: Annotated[dict[str, str], Field(description="further environment variables of the engine")] = {}
 
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """As pydantic's, secrets masked."""
+        found = super().model_dump(**options)
+        return {n: masking.shown(n, v) if n in MAY_HOLD_SECRETS else v for n, v in found.items()}
+
+    def model_dump_json(self, **options: Any) -> str:
+        """As pydantic's, secrets masked."""
+        return json.dumps(self.model_dump(mode="json", **options))
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return list(self.settings.items())
+
+    def shown(self, name: str) -> Any:
+        """One setting as it may be shown."""
+        value = getattr(self, name)
+        return masking.shown(name, value) if name in MAY_HOLD_SECRETS else value
+
+    @property
+    def masked(self) -> list[str]:
+        """Settings whose secrets are not there, as in the copy of a scenario that a run keeps."""
+        found = []
+        for name in MAY_HOLD_SECRETS:
+            value = getattr(self, name)
+            inner = value if isinstance(value, Mapping) else {"": value}
+            found += [f"{name} {key}".strip() for key, one in inner.items() if masking.is_masked(one)]
+        return found
+
     @property
     def settings(self) -> dict[str, Any]:
-        """What was asked for: every field that departs from its default, neutral names."""
+        """What was asked for: every field that departs from its default, neutral names, secrets masked."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     @cached_property

@@ -20,7 +20,7 @@ PROBE_TOKENS = 8
 PROBE = {"prompt": "Once upon a time", "max_tokens": PROBE_TOKENS, "temperature": 0.0, "stream": True}
 IDENTITY = frozenset(
     {"engine", "engine_version", "device", "model", "revision", "checkpoint", "tokenizer", "url",
-     "api_key_env", "extra_args", "env", "sim", "attempt"}
+     "gpus", "api_key_env", "extra_args", "env", "sim", "attempt"}
 )  # fmt: skip
 """Fields that say what is run and where; the others are settings, and compared by value."""
 

@@ -28,6 +28,7 @@ WITHOUT_EFFECT = frozenset(
         "enable_chunked_prefill",
         "enable_prefix_caching",
         "api_key_env",
+        "gpus",
         "attempt",
     }
 )

@@ -16,6 +16,7 @@ from bench.accuracy.task import Task, drawn
 from bench.grid import Load, Point
 from bench.plan import yamlfile
 from bench.plan.estimate import POINT_S, point_s, ready_s
+from serving import masking
 from serving.config import ServingConfig
 from serving.errors import ScenarioError, UserError
 
@@ -98,11 +99,16 @@ def baseline_of(scenario: Scenario, configs: Iterable[ServingConfig]) -> Serving
                 scenario, ("baseline", name), "an unknown key", hint, ", ".join(ServingConfig.model_fields)
             )
     for config in found:
-        have = config.model_dump(mode="json")
-        if all(have[name] == value for name, value in wanted.items()):
+        if all(getattr(config, name) == value for name, value in wanted.items()):
             return config
     labels = "; ".join(dict.fromkeys(config.label for config in found))
-    raise at(scenario, ("baseline",), f"{wanted}, which is no configuration of the plan", "", labels)
+    raise at(
+        scenario,
+        ("baseline",),
+        f"{masking.shown('baseline', wanted)}, which is no configuration of the plan",
+        "",
+        labels,
+    )
 
 
 def evaluations(

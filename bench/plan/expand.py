@@ -31,7 +31,7 @@ def expand(scenario: Scenario, device: Device) -> tuple[list[Point], list[Droppe
     dropped: list[Dropped] = []
     loads = [load for work in scenario.workloads for load in loads_of(work)]
     for config in configs(scenario, device):
-        facts = config.model_dump(mode="json")
+        facts = {name: getattr(config, name) for name in ServingConfig.model_fields}
         reason = _dropped_by(scenario, facts)
         if reason is not None:
             dropped.append(Dropped(config.label, reason, len(loads) * scenario.repeats.count))

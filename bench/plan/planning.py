@@ -125,13 +125,22 @@ def _refusal(config: ServingConfig, target: Target) -> tuple[str | None, Feasibi
     if strangers:
         return f"{config.engine} has no {', '.join(strangers)}", feasibility
     problems = _unsupported(config, target) if target.supposed else chosen.problems(config)
-    problems = [*problems, *too_many(config, target)]
+    problems = [*problems, *beside_the_engine(config, target)]
     if problems:
         return "; ".join(problems), feasibility
     return (feasibility.reason if feasibility.verdict == "does_not_fit" else None), feasibility
 
 
-def too_many(config: ServingConfig, target: Target) -> list[str]:
+def beside_the_engine(config: ServingConfig, target: Target) -> list[str]:
+    """What no engine can tell: secrets that are not there, more devices than there are cards here."""
+    masked = [
+        f"{name} is masked here: it is the copy that a run keeps; use the scenario it was made from"
+        for name in config.masked
+    ]
+    return [*masked, *_too_many(config, target)]
+
+
+def _too_many(config: ServingConfig, target: Target) -> list[str]:
     """More devices than there are cards, where all of them must be here."""
     wanted = devices.count(config)
     starts = config.engine != "endpoint" and not engine(config.engine).simulated

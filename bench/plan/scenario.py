@@ -216,7 +216,7 @@ class Search(_Part):
 
 
 class Scenario(_Part):
-    """The whole file. `sha256` is of its bytes, `file` where it was read."""
+    """The whole file. `sha256` is of its bytes with secrets masked, `file` where it was read."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")]

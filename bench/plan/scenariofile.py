@@ -13,6 +13,7 @@ from bench.grid import Load
 from bench.plan import rules, yamlfile
 from bench.plan.scenario import Range, Scenario
 from bench.plan.units import size_bytes
+from serving import masking
 from serving.config import Scalar, ServingConfig
 from serving.engines import ENGINES
 from serving.errors import ScenarioError
@@ -29,7 +30,7 @@ def load(file: Path) -> Scenario:
             raise ScenarioError(
                 file, lines[(reserved,)], reserved, "the key", ", ".join(_keys(Scenario, ())) or "-"
             )
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(masking.document(file.read_bytes())).hexdigest()
     try:
         scenario = Scenario.model_validate({**data, "file": file, "sha256": sha256})
     except ValidationError as error:
@@ -89,11 +90,11 @@ def _check_engines(scenario: Scenario, lines: dict[yamlfile.Path_, int]) -> None
                     scenario.file,
                     lines,
                     where,
-                    found.found if found.key != key else repr(value),
+                    found.found if found.key != key else _said(key, value),
                     found.allowed,
                 ) from error
             except ValueError as error:
-                raise _at(scenario.file, lines, where, repr(value), str(error)) from error
+                raise _at(scenario.file, lines, where, _said(key, value), str(error)) from error
 
 
 def _ends(given: Range) -> tuple[float, float]:
@@ -128,6 +129,11 @@ def _unknown(
     )
 
 
+def _said(name: str, value: object) -> str:
+    """A wrong value as the message shows it."""
+    return repr(masking.shown(name, value))
+
+
 def _settings() -> list[str]:
     return [name for name in ServingConfig.model_fields if name not in ELSEWHERE]
 
@@ -155,7 +161,7 @@ def _first(
         return ScenarioError(file, line, key, "nothing", "a value (the key is required)")
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     message = message.split(", unable to parse")[0]
-    return ScenarioError(file, line, key, repr(first["input"])[:120], message)
+    return ScenarioError(file, line, key, _said(str(path[-1]) if path else "", first["input"])[:120], message)
 
 
 def _keys(top: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:

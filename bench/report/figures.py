@@ -67,7 +67,7 @@ def axes(candidates: Sequence[Candidate], names: Sequence[str]) -> list[str]:
 
 def axis(candidate: Candidate, name: str) -> str:
     """Where a candidate stands on an axis, as text; `default` where the engine chooses."""
-    value = getattr(candidate.load if name in LOAD_AXES else candidate.config, name)
+    value = getattr(candidate.load, name) if name in LOAD_AXES else candidate.config.shown(name)
     return "default" if value is None else words.value_text(value)
 
 

@@ -112,7 +112,7 @@ def relation(gain: float, better: str) -> str:
 
 def config_text(config: ServingConfig, names: Sequence[str]) -> str:
     """`vllm w8a8 max_num_seqs=8`: engine and quantization bare, the rest of `names` by name where set."""
-    rest = ((n, getattr(config, n)) for n in names if n not in ("engine", "quantization"))
+    rest = ((n, config.shown(n)) for n in names if n not in ("engine", "quantization"))
     named = (f"{n}={value_text(value)}" for n, value in rest if value is not None)
     return " ".join([config.engine, config.quantization, *named])
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from serving import masking
 from serving.exporters.quoting import one_line
 from serving.spec import ServingSpec
 
@@ -60,12 +61,18 @@ def changes(a: ServingSpec, b: ServingSpec) -> list[Change]:
     about the server, not settings, and are compared as `effective`."""
     before, after = _flat(a), _flat(b)
     found = [
-        Change(name, before.get(name), after.get(name), risk(name))
+        Change(name, _shown(name, before.get(name)), _shown(name, after.get(name)), risk(name))
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
     order = list(RISKS)
     return sorted(found, key=lambda c: (order.index(c.risk), c.name))
+
+
+def _shown(name: str, value: object) -> object:
+    """A spec holds no secret; one that was written by hand may."""
+    part, _, own = name.partition(".")
+    return masking.shown(own if part in ("env", "native") else "", value)
 
 
 def risk(name: str) -> Risk:

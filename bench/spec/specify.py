@@ -19,6 +19,7 @@ from bench.spec.modelfiles import model_files
 from bench.spec.scores import accuracy
 from serving.config import ServingConfig
 from serving.engines.installed import short_name
+from serving.masking import holds_secret
 from serving.spec import (
     Cost,
     EngineFacts,
@@ -73,7 +74,7 @@ def specify(folder: RunFolder, scenario: Scenario, asked: Asked) -> ServingSpec:
             scenario_sha256=folder.manifest.get("scenario_sha256"),
             source=f"{folder.path.name}/{best.key}",
         ),
-        status=Status(noted=[unhashed] if unhashed else []),
+        status=Status(noted=[*([unhashed] if unhashed else []), *_secrets(config, asked)]),
         model=Model(
             source=source, revision=config.revision, served_name=short_name(config.model), files=files
         ),
@@ -85,8 +86,8 @@ def specify(folder: RunFolder, scenario: Scenario, asked: Asked) -> ServingSpec:
             image=asked.image,
         ),
         parameters=_parameters(config, [o.run.point.config for o in found], run.effective),
-        native=dict(config.extra_args),
-        env=dict(config.env),
+        native={name: value for name, value in config.extra_args.items() if not holds_secret(name, value)},
+        env={name: value for name, value in config.env.items() if not holds_secret(name, value)},
         effective={k: v for k, v in sorted(run.effective.items()) if isinstance(v, (str, int, float, bool))},
         hardware=HardwareFacts(
             device=config.device,
@@ -135,6 +136,20 @@ def _parameters(
         elif isinstance(effective.get(name), (str, int, float, bool)):
             found[name] = Parameter(value=effective[name], provenance="resolved")
     return found
+
+
+def _secrets(config: ServingConfig, asked: Asked) -> list[str]:
+    """Secrets that the measured server had, and that the deployed one would lack."""
+    named = {secret.env for secret in asked.secrets}
+    found = [
+        f"{name} held a secret when this was measured, and has no reference: --secret {name}=OBJECT/KEY"
+        for name, value in config.env.items()
+        if holds_secret(name, value) and name not in named
+    ]
+    flags = [name for name, value in config.extra_args.items() if holds_secret(name, value)]
+    return found + [
+        f"extra_args {name} held a secret; give it by a variable in env instead" for name in flags
+    ]
 
 
 def _commit(folder: RunFolder) -> str | None:

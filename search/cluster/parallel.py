@@ -88,7 +88,7 @@ def _job(loop: Loop, oracle: Measured, number: int, settings: Settings) -> Job:
     return Job(
         number,
         dict(settings),
-        (oracle.folder.path / "scenario.yaml").read_bytes(),
+        scenario.file.read_bytes(),  # as it is: the study's own copy has no secrets, which engines need
         str(scenario.file.resolve()),
         oracle.folder.manifest,
         [one.as_json() for one in loop.log.history()],

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from serving import masking
 from serving.config import ServingConfig
 from serving.engine import Command
 
@@ -28,11 +29,11 @@ class RunningEndpoint:
         parts = urlsplit(config.url)
         found = []
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            found.append(f"url {config.url!r} is no http:// or https:// URL")
+            found.append(f"url {masking.text(config.url)!r} is no http:// or https:// URL")
         if parts.username or parts.password or parts.query:
             found.append("url must carry no name, password or query; name the key's variable in api_key_env")
         if parts.path.rstrip("/").endswith("/v1"):
-            found.append(f"url {config.url!r} is the base of the server: leave /v1 away")
+            found.append(f"url {masking.text(config.url)!r} is the base of the server: leave /v1 away")
         if config.api_key_env and not os.environ.get(config.api_key_env):
             found.append(f"the environment variable {config.api_key_env} (api_key_env) is not set")
         return found
