@@ -23,8 +23,10 @@ class Thresholds:
     hub_of_ttft: float = 0.05
     hub_invalid_of_ttft: float = 0.25
     dispatched: float = 0.99  # measurement rule: invalid under 0.99 of the asked rate
-    arrival_p: float = 0.001  # goodness of fit; low, because every open-loop run is tested
-    arrival_lag1: float = 4.0  # standard errors of 1 / sqrt(n): 1 in 10,000 independent gaps
+    arrival_p: float = 1e-6  # every open-loop run is tested, and a campaign has thousands
+    arrival_distance: float = 0.05  # and the effect as large: of enough gaps anything is significant
+    arrival_lag1: float = 5.0  # standard errors of 1 / sqrt(n): 6 in 10,000,000 independent gaps
+    departures: float = 0.10  # share that left in other windows, or with other gaps, than planned
     constant_cv: float = 0.10
     dispersion_low: float = 0.4  # GuideLLM's workers gave up to 7, inference-perf's "poisson" near 0
     dispersion_high: float = 2.5

@@ -107,34 +107,63 @@ def calibrated(case: Case) -> Finding | None:
     )
 
 
-ARRIVALS_TESTED = ("constant", "poisson", "gamma")
-"""Ramps, bursts and traces have no law to test against; their lateness is seen by `schedule_lag`."""
+LAWS = ("constant", "poisson", "gamma")
+"""Ramps, bursts and traces have no law that their plan could be tested against."""
 
 
 def arrivals(case: Case) -> Finding | None:
-    """Open loop: the gaps at which requests really left, against the process asked for."""
-    from bench.traffic.arrivals import fit
-
+    """Open loop: is the plan the process asked for, and did the requests leave as planned?"""
     load = case.view.run.point.load
-    sent = case.view.requests.sent
-    sent = sent[np.isfinite(sent)]
-    found = fit(sent, load) if load.arrivals in ARRIVALS_TESTED else None
-    if found is None:
+    if load.arrivals == "closed":
         return None
-    limits, why = case.limits, None
-    # Few counts scatter widely: only a dispersion that chance does not explain is held against it.
-    by_chance = found.dispersion_p is None or found.dispersion_p >= limits.arrival_p
-    dispersed = by_chance or limits.dispersion_low <= found.dispersion <= limits.dispersion_high
-    jitter_ms = found.cv * float(np.ptp(sent)) / (sent.size - 1) * 1e3
-    if load.arrivals == "constant":
-        if found.cv > limits.constant_cv and jitter_ms > limits.lag_ms / 2:
-            why = f"gaps vary by {found.cv:.0%} of their mean, {jitter_ms:.0f} ms"
-    elif found.ks_p is not None and found.ks_p < limits.arrival_p:
-        why = f"gaps do not follow the law (Kolmogorov-Smirnov p = {found.ks_p:.1g})"
-    elif abs(found.lag1) > limits.arrival_lag1 / np.sqrt(sent.size):
-        why = f"each gap depends on the one before (correlation {found.lag1:+.2f})"
-    elif load.arrivals == "poisson" and not dispersed:
-        why = f"counts in equal times have a dispersion of {found.dispersion:.2f} instead of 1"
+    why = (_plan_off(case) if load.arrivals in LAWS else None) or _departures_off(case)
     if why is None:
         return None
     return Finding("invalid", f"requests did not leave as {load.arrivals} arrivals: {why}", _MORE_CLIENT)
+
+
+def _plan_off(case: Case) -> str | None:
+    """What in the planned moments is not the law. An effect must be both significant and large."""
+    from bench.traffic.arrivals import fit
+
+    load, limits, planned = case.view.run.point.load, case.limits, case.view.requests.planned
+    found = fit(planned, load)
+    if found is None:
+        return None
+    if load.arrivals == "constant":
+        return f"gaps vary by {found.cv:.0%} of their mean" if found.cv > limits.constant_cv else None
+    if (
+        found.ks_p is not None
+        and found.ks_distance is not None
+        and found.ks_p < limits.arrival_p
+        and found.ks_distance > limits.arrival_distance
+    ):
+        return f"gaps do not follow the law (Kolmogorov-Smirnov distance {found.ks_distance:.2f})"
+    if abs(found.lag1) > max(limits.arrival_distance, limits.arrival_lag1 / np.sqrt(planned.size)):
+        return f"each gap depends on the one before (correlation {found.lag1:+.2f})"
+    # Few counts scatter widely: only a dispersion that chance does not explain is held against it.
+    by_chance = found.dispersion_p is None or found.dispersion_p >= limits.arrival_p
+    if not (by_chance or limits.dispersion_low <= found.dispersion <= limits.dispersion_high):
+        return f"counts in equal times have a dispersion of {found.dispersion:.2f} instead of 1"
+    return None
+
+
+def _departures_off(case: Case) -> str | None:
+    """What in the departures is not the plan, beyond what a timer and a busy moment explain."""
+    from bench.traffic.departures import departures
+
+    requests, limits = case.view.requests, case.limits
+    left = np.isfinite(requests.sent)
+    found = departures(requests.planned[left], requests.sent[left], limits.lag_ms / 1e3)
+    if found is None:
+        return None
+    if found.moved > limits.departures:
+        return (
+            f"{found.moved:.0%} of them left in another {found.window_s * 1e3:,.0f} ms than planned, "
+            "beside what all are late by"
+        )
+    # Equal gaps are no sample: what differs from them is no chance.
+    chance = case.view.run.point.load.arrivals != "constant" and found.gaps_p >= limits.arrival_p
+    if found.gaps_off > limits.departures and not chance:
+        return f"{found.gaps_off:.0%} of the gaps are off by more than {found.tolerance_s * 1e3:,.0f} ms"
+    return None

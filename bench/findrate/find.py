@@ -45,7 +45,7 @@ IDLE = 0.3
 """Mean requests in the system below which they are alone: a lower rate changes nothing."""
 
 CLIENT_CHECKS = frozenset(
-    {"schedule_lag", "client_cpu", "hub_delay", "rate_not_reached", "above_calibration"}
+    {"schedule_lag", "client_cpu", "hub_delay", "rate_not_reached", "arrivals", "above_calibration"}
 )
 SERVER_CHECKS = frozenset(
     {"not_steady", "littles_law", "errors", "censored", "too_few_samples", "too_dependent",

@@ -105,9 +105,10 @@ def drive(
         total = len(planned) * load.turns if not words else None
         interrupted = processes.watch(start_s, total, why_stop, progress)
     records = _collect(jobs, planned, load, start_s, prompts)
-    health, ended_s = _health(jobs, start_s)
+    health, last_sent_s = _health(jobs, start_s)
     if not keep_raw:
         shutil.rmtree(folder)
+    ended_s = _load_end_s(load, records, last_sent_s)
     driven = Drive(records, health, ended_s, started_unix_s, start_s)
     if interrupted:
         raise Interrupted(driven)
@@ -193,6 +194,15 @@ def _counts(texts: list[str], prompts: Prompts) -> dict[int, int]:
         chosen.append(number)
     counted = prompts.count([texts[number] for number in chosen])
     return {} if counted is None else dict(zip(chosen, counted, strict=True))
+
+
+def _load_end_s(load: Load, records: tuple[Record, ...], last_sent_s: float) -> float:
+    """The last planned departure of an open loop, the last of all otherwise or where it was stopped early."""
+    if load.arrivals == "closed" or not records:
+        return last_sent_s
+    planned_s = max(record.planned_s for record in records)
+    stopped = any(record.sent_s is None for record in records)
+    return min(planned_s, last_sent_s) if stopped else planned_s
 
 
 def _health(jobs: list[Job], start_s: float) -> tuple[ClientHealth, float]:

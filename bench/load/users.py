@@ -8,6 +8,7 @@ from typing import ClassVar
 from gevent.event import AsyncResult
 from locust import User, task
 
+from bench.load.alarm import Alarm
 from bench.load.client import pause_until
 from bench.load.exchange import Exchange
 from bench.load.share import Share
@@ -54,11 +55,12 @@ class OpenUser(LoadUser):
 
     def send_all(self, share: Share) -> None:
         left = iter(share.planned)
-        for request in left:
-            planned = share.start_s + request.planned_s
-            pause_until(planned)
-            if share.stopped.is_set():
-                share.never_sent(iter([request]))
-                share.never_sent(left)
-                return
-            share.client.send(Exchange(request.index, planned), request.body.encode(), share.keep)
+        with Alarm() as alarm:
+            for request in left:
+                planned = share.start_s + request.planned_s
+                alarm.wait_until(planned)
+                if share.stopped.is_set():
+                    share.never_sent(iter([request]))
+                    share.never_sent(left)
+                    return
+                share.client.send(Exchange(request.index, planned), request.body.encode(), share.keep)

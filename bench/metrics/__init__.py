@@ -159,7 +159,7 @@ METRICS: dict[str, Metric] = {
         "requests/s", None, "requests due in the window / its length", "inference-perf",
         throughput.offered_per_s),
     "dispatched_share": Metric(
-        "share", "higher", "of the requests due in the window, those that had left by its end",
+        "share", "higher", "of the requests due in the window, those that had left by its last planned one",
         "inference-perf; perf_analyzer", throughput.dispatched_share),
     "concurrency_mean": Metric(
         "requests", None, "requests in flight, averaged over the time of the window", _OWN,

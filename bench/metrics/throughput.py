@@ -8,6 +8,9 @@ from bench.metrics.columns import Array, Mask
 from bench.metrics.latency import complete, request_statistic
 from bench.metrics.view import View
 
+LATE_S = 0.010
+"""As `Thresholds.lag_ms`: what is later is the client's fault (inference-perf)."""
+
 
 def _rate(amount: float, seconds: float) -> float | None:
     return amount / seconds if seconds > 0 else None
@@ -146,14 +149,18 @@ def littles_law_ratio(view: View) -> float | None:
 
 
 def dispatched_share(view: View) -> float | None:
-    """Of the requests due in the window, those that had left by its end (plus one mean gap for the edge)."""
-    r, w = view.requests, view.window
-    due = int(view.inside.sum())
+    """Of the requests due in the window, those that had left by the last moment planned in it.
+
+    One mean gap and LATE_S are allowed for the edge: a single late request is no rate that was not reached.
+    """
+    r, inside = view.requests, view.inside
+    due = int(inside.sum())
     if not due:
         return None
-    grace = w.length_s / due
+    last_s = float(r.planned[inside].max())
+    grace_s = (last_s - float(r.planned[inside].min())) / due + LATE_S
     with np.errstate(invalid="ignore"):
-        return int((r.sent[view.inside] <= w.end_s + grace).sum()) / due
+        return int((r.sent[inside] <= last_s + grace_s).sum()) / due
 
 
 def offered_per_s(view: View) -> float | None:

@@ -63,6 +63,10 @@ def find(
     if events.t.size:
         end = max(end, float(events.t.max()))
     close = float(sent.max()) if load_end_s is None else min(load_end_s, end)
+    if not closed:
+        # A gap after the last planned one, never the last one sent: the window must not grow with lateness.
+        last = float(requests.planned.max())
+        close = min(close, last + (last - begin) / requests.planned.size)
     whole = Window(begin, max(end, begin), True, "")
     if int(requests.ok.sum()) < LEAST_COMPLETED:
         return _because(whole, f"{int(requests.ok.sum())} completed requests; {LEAST_COMPLETED} are needed")
