@@ -23,15 +23,16 @@ class Budget:
     usd: float | None = None
     usd_per_hour: float | None = None
 
-    def exhausted(self, spent_s: float, trials: int, next_s: float = 0.0) -> str | None:
-        """Why it must end now; `next_s`: what one more look is expected to take."""
+    def exhausted(self, spent_s: float, trials: int, next_s: float = 0.0, kept_for: str = "") -> str | None:
+        """Why it must end now; `next_s`: what is expected to follow, `kept_for` what that is."""
+        kept = f"{next_s:,.0f} s of it kept for {kept_for} and one more look" if kept_for and next_s else ""
         if self.trials is not None and trials >= self.trials:
             return f"all {self.trials} trials are spent"
         if self.seconds is not None and spent_s + next_s > self.seconds:
-            return f"the budget of {self.seconds:,.0f} s is spent"
+            return f"the budget of {self.seconds:,.0f} s is spent" + (kept and f", {kept}")
         cost = self.cost(spent_s + next_s)
         if self.usd is not None and cost is not None and cost > self.usd:
-            return f"the budget of {self.usd:.2f} USD is spent"
+            return f"the budget of {self.usd:.2f} USD is spent" + (kept and f", {kept}")
         return None
 
     def cost(self, seconds: float) -> float | None:

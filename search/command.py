@@ -34,6 +34,12 @@ def search(
         bool,
         typer.Option("--resume", help="Go on with the study in --out (default: the latest of this name)."),
     ] = False,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=3, help="Rounds of the finals, at most; with --resume as many as an unsettled answer names."
+        ),
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -45,5 +51,5 @@ def search(
     """Find the configuration to deploy: search, re-measure the best few, answer with an interval."""
     from search import session
 
-    asked = session.Asked(budget, trials, usd, sampler, storage, ray)
+    asked = session.Asked(budget, trials, usd, sampler, storage, ray, rounds)
     return session.run(scenario, asked, out=out, resume=resume, json=json)

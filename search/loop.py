@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from search.budget import Budget, hopeless, nothing_left
+from search.finals.reserve import full_costs, reserve_s
+from search.finals.spread import LEAST_ROUNDS
 from search.objective import Goal
 from search.oracle import Oracle, Searcher
 from search.outcome import PENDING, Outcome, Settings, best, key_of
@@ -22,7 +24,10 @@ TWICE = 30
 
 @dataclass
 class Loop:
-    """What a search needs. `searcher`: proposes in place of the study's sampler. `say`: one line a trial."""
+    """What a search needs. `searcher`: proposes in place of the study's sampler. `say`: one line a trial.
+
+    rounds        of the finals, at most;  least_rounds  for which time and money are kept back
+    """
 
     space: Space
     goal: Goal
@@ -34,6 +39,8 @@ class Loop:
     finalists: int
     searcher: Searcher | None
     say: Callable[[str], None]
+    rounds: int = 6
+    least_rounds: int = LEAST_ROUNDS
 
     def __post_init__(self) -> None:
         self.earlier = len(self.log.history())
@@ -138,8 +145,12 @@ class Loop:
         spent = sum(o.device_s for o in history)
         launched = [o for o in history if o.launched and o.device_s > 0]
         each = sum(o.device_s for o in launched) / len(launched) if launched else 0.0
-        reserve = min(each * (3 * (self.finalists + 1) + 4), self.budget.whole_s() / 2)
-        full = hopeless(history[self.earlier :]) or self.budget.exhausted(spent, looked_at(trials), reserve)
+        reserve = reserve_s(self, history)
+        # One more trial may get a full look, as slow as the slowest so far.
+        reserve += max(full_costs(history).values(), default=0.0) if self.budget.whole_s() else 0.0
+        full = hopeless(history[self.earlier :]) or self.budget.exhausted(
+            spent, looked_at(trials), reserve, "the finals"
+        )
         if full is not None:
             return full
         looks_left = self._looks_left(spent + reserve, trials, each)

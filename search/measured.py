@@ -18,13 +18,13 @@ from bench.plan.feasibility import fits
 from bench.plan.planning import Launch, Plan
 from bench.plan.price import price_for
 from bench.plan.scenariofile import quantity
-from bench.plan.target import Target, place
+from bench.plan.target import Target
 from bench.records import Run
 from bench.results import RunFolder
 from search.feasible import Feasible
-from search.finals import certify, stress
+from search.finals import certify, expected, stress
 from search.finals.certify import Certificate
-from search.objective import Goal, accuracy_violation, job_of, judged, measured
+from search.objective import Goal, accuracy_violation, judged, measured
 from search.outcome import Fidelity, Outcome, Settings, key_of
 from search.space import Space, names
 from search.timed import Enough, Timed
@@ -127,12 +127,9 @@ class Measured:
 
     def stressed(self, settings: Settings, like: Outcome) -> dict[str, Outcome]:
         """Every condition of `search.finals.stress` on one launch; the seconds stand with the first."""
-        if not self.scenario.search.robust:
+        config, asked = self.config(settings), expected.conditions(self, settings, like)
+        if not asked:
             return {}
-        config = self.config(settings)
-        loads = [self.folder.run(key).point.load for key in like.points]
-        counted = list({job_of(load): load for load in reversed(loads)}.values())
-        asked = stress.points(self.scenario, config, counted[::-1], self._longest(config))
         seconds = self._launch(config, tuple(p for points in asked.values() for p in points), "stress", None)
         found = {}
         for name, points in asked.items():
@@ -141,6 +138,14 @@ class Measured:
         if stress.SOAK in found:
             found[stress.SOAK] = self._soaked(found[stress.SOAK])
         return found
+
+    def certificate_s(self, full: Outcome) -> float:
+        """Device seconds that a finalist's held-out items are expected to take."""
+        return expected.certificate_s(self, full)
+
+    def stress_s(self, full: Outcome) -> float:
+        """Device seconds that one launch on other loads is expected to take."""
+        return expected.stress_s(self, full)
 
     def _soaked(self, outcome: Outcome) -> Outcome:
         """Growth, drift and errors over the soak, as promises beside the others."""
@@ -154,11 +159,6 @@ class Measured:
         )
         detail = outcome.detail or (unsettled and f"not settled: {unsettled}")
         return replace(outcome, violations={**outcome.violations, **missed}, detail=detail)
-
-    def _longest(self, config: ServingConfig) -> int | None:
-        """Tokens of the longest sequence that the server takes; None: not known."""
-        _, shape = place(config, self.target)
-        return config.max_model_len or (shape.context if shape else None)
 
     def _look(
         self,
@@ -186,7 +186,7 @@ class Measured:
         """Seconds by phase of one server and its points."""
         number = sum(event["event"] == "launch" for event in self.folder.events()) + self.first_launch
         launch = Launch(f"{number:04d}-{config.key}", config, points)
-        plan = self._plan(launch, fidelity)
+        plan = self.plan(launch, fidelity)
         self.timed.begin({p.key for p in points} & self.folder.done(), self.folder, enough)
         began = time.monotonic()
         # Enough: what the short look showed was not worth the full one; the server is stopped.
@@ -208,7 +208,7 @@ class Measured:
         found = measured(self.folder, self.scenario, keys)
         return judged(self.scenario, self.goal, settings, fidelity, found, seconds or {}, floor)
 
-    def _plan(self, launch: Launch, fidelity: Fidelity) -> Plan:
+    def plan(self, launch: Launch, fidelity: Fidelity) -> Plan:
         memory = {launch.config.key: fits(launch.config, self.target)}
         estimated = ready_s(launch.config, self.target)
         bare = Plan(self.scenario, self.target.device, (launch,), (), memory, estimated)

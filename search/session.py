@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from bench.plan.units import seconds
 from bench.results import RunFolder
 from search.budget import Budget
 from search.explain import explained
-from search.finals.answer import Answer, show
+from search.finals.answer import Answer
 from search.finals.robust import settle
 from search.finals.rounds import conclude
+from search.finals.spread import LEAST_ROUNDS
+from search.finals.told import show
 from search.loop import Loop
 from search.measured import Measured, config_of
 from search.objective import Goal, constraints
@@ -44,10 +48,14 @@ class Asked:
     sampler: str | None = None
     storage: str | None = None
     ray: str | None = None
+    rounds: int | None = None
 
 
 def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str | None) -> int:
-    """Searches what is not searched yet. Exit status 0; 1 when no configuration keeps every promise."""
+    """Searches what is not searched yet.
+
+    Exit status 0; 1 when no configuration keeps every promise, 3 when the answer is not settled.
+    """
     scenario = _with(scenariofile.load(file), asked)
     target = target_of(None if scenario.device == "auto" else scenario.device, scenario.model)
     path = out or (
@@ -83,7 +91,23 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
         write_json(written, json)
     if json != "-":
         show(written)
-    return 0 if answer.winner is not None else 1
+        if answer.unsettled is not None:
+            print(more(file, path, scenario, written), file=sys.stderr)
+    return {"none_feasible": 1, "not_settled": 3}.get(answer.verdict, 0)
+
+
+def more(file: Path, path: Path, scenario: Scenario, written: Mapping[str, Any]) -> str:
+    """What to type for the rounds that would settle it, where a number can be named."""
+    needed = written["unsettled"]["more_rounds"]
+    count = needed["estimate"] or needed["low"]
+    kept = "until it is settled, keep the default"
+    if count is None:
+        return kept
+    rounds = max(LEAST_ROUNDS, written["rounds"] + count)
+    budget = ""
+    if scenario.search.budget_s is not None or scenario.search.budget_usd is not None:
+        budget = " with a larger --budget or --usd, from which these rounds are kept back"
+    return f"{kept}; to settle it: servetune search {file} --resume --out {path} --rounds {rounds}{budget}"
 
 
 def _on_cluster(loop: Loop, scenario: Scenario, address: str) -> str:
@@ -127,8 +151,11 @@ def _loop(
     if chosen.sampler == "surrogate":
         searcher = Surrogate(space, goal, constraints(scenario), scenario.seed)
     return Loop(
-        space, goal, oracle, study, log, budget, chosen.worthwhile, chosen.finalists, searcher, status.say
-    )
+        space, goal, oracle, study, log, budget, chosen.worthwhile, chosen.finalists, searcher, status.say,
+        rounds=chosen.rounds,
+        # Rounds that were asked for are paid first.
+        least_rounds=chosen.rounds if "rounds" in chosen.model_fields_set else LEAST_ROUNDS,
+    )  # fmt: skip
 
 
 def _with(scenario: Scenario, asked: Asked) -> Scenario:
@@ -140,7 +167,12 @@ def _with(scenario: Scenario, asked: Asked) -> Scenario:
             raise UserError(f"--budget: {error}", "--budget 8h") from error
     changed |= {
         name: value
-        for name, value in (("trials", asked.trials), ("budget_usd", asked.usd), ("sampler", asked.sampler))
+        for name, value in (
+            ("trials", asked.trials),
+            ("budget_usd", asked.usd),
+            ("sampler", asked.sampler),
+            ("rounds", asked.rounds),
+        )
         if value is not None
     }
     named = changed.keys() | scenario.search.model_fields_set

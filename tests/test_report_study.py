@@ -90,6 +90,19 @@ def test_no_configuration_and_the_default_are_answers_too(tmp_path: Path) -> Non
     for changed, part in (
         ({"winner": None, "verdict": "none_feasible"}, "No configuration kept every promise"),
         ({"winner": answer["baseline"], "verdict": "default_is_best"}, "The default is best"),
+        (
+            {
+                "winner": None,
+                "verdict": "not_settled",
+                "unsettled": {
+                    "why": "it may be",
+                    "of": None,
+                    "more_rounds": {"estimate": 40, "low": 9, "high": None},
+                },
+            },
+            "Not settled: it may be. About 40 more rounds would settle it (9 to more than can be named).",
+        ),
+        ({"default_breaks": ["ttft"]}, "one quantization=fp8: named because the default surely breaks ttft"),
     ):
         (folder.path / study.ANSWER).write_text(json.dumps(answer | changed))
         found = study.read(folder)

@@ -185,6 +185,9 @@ def test_the_winner_of_a_search_is_taken_and_the_next_is_its_fallback(tmp_path: 
     for name in ("a", "b"):
         assert servetune.main(["spec", str(made.path), "-o", str(tmp_path / name)]) == 0
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    answered(made, winner=None, verdict="not_settled", unsettled={"why": "it may be better"})
+    with pytest.raises(UserError, match="not settled, so there is no winner yet: it may be better"):
+        specify(made, scenario, Asked())
     answered(made, winner=None)
     with pytest.raises(UserError, match="no configuration that keeps every promise"):
         specify(made, scenario, Asked())

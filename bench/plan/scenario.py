@@ -197,6 +197,7 @@ class Search(_Part):
     budget_s, trials, budget_usd   whichever is reached first ends it
     screen_share   of the load that a first, short look gets; 1: no short looks
     finalists  how many are measured again;  worthwhile  the least gain, as a share, worth looking for
+    rounds     how often they are, at most; time and money are kept back for three, or for as many as named
     robust     try the winner on other loads, lengths and prompts;  holdout  and on these workloads
     soak_s     and for this long on its own load
     """
@@ -210,6 +211,7 @@ class Search(_Part):
     screen_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     finalists: PositiveInt = 4
     worthwhile: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    rounds: Annotated[int, Field(ge=3)] = 6
     robust: bool = True
     holdout: tuple[Workload, ...] = ()
     soak_s: Seconds | None = None

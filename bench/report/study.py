@@ -101,7 +101,8 @@ def _finalist(
         else "default" if key(one["settings"]) == baseline else "",
         "value": words.number(one["value"]),
         "gain": f"{gain['estimate']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}]" if gain else "",
-        "feasible": one["feasible"],
+        "out": one.get("standing", "kept" if one["feasible"] else "broken") == "broken",
+        "untold": one.get("standing") == "untold",
         "departures": one["departures"],
         "accuracy": "" if accuracy is None else accuracy["verdict"],
         "accuracy_why": "" if accuracy is None else accuracy["why"],
@@ -117,6 +118,8 @@ def _headline(answer: Mapping[str, Any] | None) -> str:
     if answer is None:
         return "The search has not ended: what it has looked at so far is below, and --resume goes on."
     winner, missed = answer["winner"], answer["missed_at_most"]
+    if answer["verdict"] == "not_settled":
+        return _unsettled(answer)
     rest = (
         "" if missed is None else f" None of the other finalists that stand is more than {missed:.1%} better."
     )
@@ -131,7 +134,29 @@ def _headline(answer: Mapping[str, Any] | None) -> str:
         if gain
         else ""
     )
-    return f"{label(winner['settings'])}: {by}.{rest}"
+    broken = ", ".join(answer.get("default_breaks") or [])
+    if broken:
+        by = f"named because the default surely breaks {broken}, not for a gain{f' ({by})' if by else ''}"
+    untried = answer.get("untried")
+    return f"{label(winner['settings'])}: {by}.{rest}" + (f" It was {untried}." if untried else "")
+
+
+def _unsettled(answer: Mapping[str, Any]) -> str:
+    """Why there is no answer, and how many more rounds would give one."""
+    missed, more = answer["missed_at_most"], answer["unsettled"]["more_rounds"]
+    kind = "launches" if answer["unsettled"]["of"] else "rounds"
+    settle = ""
+    if more["estimate"] is not None:
+        most = "more than can be named" if more["high"] is None else f"{more['high']:,}"
+        settle = f" About {more['estimate']:,} more {kind} would settle it ({more['low']:,} to {most})."
+    elif more["low"] is not None:
+        settle = f" At least {more['low']:,} more {kind} would settle it."
+    bound = (
+        ""
+        if missed is None
+        else f" None of the finalists that stand is more than {missed:.1%} better than the default."
+    )
+    return f"Not settled: {answer['unsettled']['why']}.{settle}{bound}"
 
 
 def _failures(looks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

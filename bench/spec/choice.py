@@ -57,6 +57,12 @@ def answer(folder: RunFolder) -> dict[str, Any] | None:
 
 def _of_study(study: Mapping[str, Any], found: Sequence[Outcome], fallback: bool) -> Outcome:
     winner = study.get("winner")
+    if study.get("verdict") == "not_settled":
+        raise UserError(
+            f"the search is not settled, so there is no winner yet: {study['unsettled']['why']}",
+            "servetune search SCENARIO --resume --rounds N measures the finalists more often; "
+            "--point KEY writes the spec of one all the same",
+        )
     if winner is None:
         raise UserError(
             "the search found no configuration that keeps every promise",

@@ -1,61 +1,53 @@
-"""Answer: what may be said of the winner when the finalists were measured again."""
+"""Answer: what may be said of the winner when the finalists were measured again, or why nothing may be."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from search.finals import spread
 from search.finals.certify import Certificate
+from search.finals.spread import CONFIDENCE, LEAST_ROUNDS, Bounds, Kept, More
+from search.finals.standing import Standing
 from search.outcome import Outcome, Settings, key_of
 from search.space import Space
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from search.finals.robust import Check
     from search.loop import Loop
     from search.measured import Measured
     from search.objective import Goal
 
-CONFIDENCE = 0.95
-LEAST_ROUNDS = 3
 MOST_ROUNDS = 6
-LOOKS = MOST_ROUNDS - LEAST_ROUNDS + 1
-"""After each of these rounds it may be over, so that each look gets its share of the chance to be wrong."""
+"""Unless the scenario or the command line says otherwise."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """One finalist after its rounds. `gain` over the baseline of the same round, as a share, with its bounds.
+class Unsettled:
+    """Why there is no answer yet, and how many more rounds would give one, if any number of them would.
 
-    outcomes  its confirmations, the round of each being its place;  `gain` None: less than two rounds
-    certificate  of its accuracy; None: the scenario has no floor, or it is the baseline
+    on  the configuration whose promise has still to be told: its launches alone settle it; None: all of them
     """
 
-    settings: Settings
-    outcomes: tuple[Outcome, ...]
-    gain: tuple[float, float, float] | None
-    certificate: Certificate | None = None
+    why: str
+    more: More
+    on: Settings | None = None
 
-    @property
-    def feasible(self) -> bool:
-        """Every confirmation kept every promise, and the held-out answers passed."""
-        certified = self.certificate is None or self.certificate.passed
-        return certified and bool(self.outcomes) and all(o.feasible for o in self.outcomes)
-
-    @property
-    def value(self) -> float | None:
-        values = [o.value for o in self.outcomes if o.value is not None]
-        return sum(values) / len(values) if values else None
+    def as_json(self) -> dict[str, Any]:
+        more = {"estimate": self.more.middle, "low": self.more.low, "high": self.more.high}
+        return {"why": self.why, "more_rounds": more, "of": self.on and dict(self.on)}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`winner` None: nothing kept every promise. `missed`: most that a finalist that stands could be better.
+    """`winner` None: nothing kept every promise, or `unsettled` says why. `missed`: most that a finalist that
+    stands could be better, as a share of the baseline's value.
 
-    robust: `key_of` of each finalist that was tried on other loads -> what it showed there
+    broken  promises that the baseline surely breaks, where that and no gain makes the winner
+    robust  `key_of` of each finalist that was tried on other loads -> what it showed there
+    untried why the winner was not tried there, though it should have been
     """
 
     winner: Standing | None
@@ -63,10 +55,15 @@ class Answer:
     standings: tuple[Standing, ...]
     rounds: int
     missed: float | None
+    unsettled: Unsettled | None = None
+    broken: tuple[str, ...] = ()
     robust: Mapping[str, Sequence[Check]] = field(default_factory=dict)
+    untried: str = ""
 
     @property
     def verdict(self) -> str:
+        if self.unsettled is not None:
+            return "not_settled"
         if self.winner is None:
             return "none_feasible"
         return "default_is_best" if self.winner.settings == self.baseline.settings else "winner"
@@ -74,15 +71,16 @@ class Answer:
     def as_json(self, oracle: Measured, space: Space) -> dict[str, Any]:
         def one(standing: Standing) -> dict[str, Any]:
             config = oracle.config(standing.settings)
-            gain = standing.gain
             return {
                 "settings": dict(standing.settings),
                 "config": config.settings,
                 "config_key": config.key,
                 "value": standing.value,
                 "feasible": standing.feasible,
+                "standing": standing.state,
                 "departures": space.departures(standing.settings),
-                "gain": gain and {"estimate": gain[0], "low": gain[1], "high": gain[2]},
+                "gain": _bounds(standing.gain),
+                "promises": {name: _kept(kept) for name, kept in standing.promises.items()},
                 "points": [key for outcome in standing.outcomes for key in outcome.points],
                 "failures": [o.failure for o in standing.outcomes if o.failure],
                 "accuracy": standing.certificate and standing.certificate.as_json(),
@@ -94,6 +92,9 @@ class Answer:
             "confidence": CONFIDENCE,
             "rounds": self.rounds,
             "missed_at_most": self.missed,
+            "unsettled": self.unsettled and self.unsettled.as_json(),
+            "default_breaks": list(self.broken),
+            "untried": self.untried,
             "winner": self.winner and one(self.winner),
             "baseline": one(self.baseline),
             "finalists": [one(standing) for standing in self.standings],
@@ -106,158 +107,170 @@ def judge(
     held: Mapping[str, list[Outcome]],
     certificates: Mapping[str, Certificate] | None = None,
 ) -> Answer:
-    """The winner: best of those surely better than the baseline, the simplest of those that tie with it.
+    """What the rounds so far allow to be said.
 
     chosen: the baseline first;  held: confirmations by `key_of`, one a round
     """
-    base = held.get(key_of(chosen[0]), [])
-    count = max(1, len(chosen) - 1)
-    found = [
-        _standing(loop, s, held.get(key_of(s), []), base, count, (certificates or {}).get(key_of(s)))
-        for s in chosen
-    ]
-    rivals = [s for s in found[1:] if s.feasible and s.gain is not None]
-    better = [s for s in rivals if s.gain and s.gain[1] > 0]
-    rounds = max((len(s.outcomes) for s in found), default=0)
-    if better:
-        leader = max(better, key=lambda s: s.gain[0] if s.gain else 0.0)
-        low = leader.gain[1] if leader.gain else 0.0
-        ties = [s for s in better if s.gain and s.gain[0] >= low]
-        winner = min(ties, key=lambda s: (loop.space.departures(s.settings), -(s.gain or (0.0,))[0]))
-        return Answer(winner, found[0], tuple(found), rounds, missed(loop.goal, winner, found))
-    if found[0].feasible:
-        return Answer(found[0], found[0], tuple(found), rounds, missed(loop.goal, found[0], found))
-    alone = [s for s in found[1:] if s.feasible]
-    best = min(alone, key=lambda s: loop.goal.loss(s.value or math.inf), default=None)
-    return Answer(best, found[0], tuple(found), rounds, None)
+    rows = [tuple(held.get(key_of(s), ())) for s in chosen]
+    values = [_values(row) for row in rows]
+    pooled, minimize = spread.fit(values), loop.goal.minimize
+    found = []
+    for number, (settings, row) in enumerate(zip(chosen, rows, strict=True)):
+        difference = None
+        if number and pooled is not None:
+            difference = spread.difference(values[number], values[0], pooled, minimize=minimize)
+        gain = None
+        if difference is not None and pooled is not None:
+            gain = spread.bounds(difference, pooled, len(chosen) - 1, minimize=minimize)
+        certificate = (certificates or {}).get(key_of(settings))
+        found.append(Standing(settings, row, gain, certificate, difference, is_baseline=not number))
+    return decided(loop, found)
 
 
-def missed(goal: Goal, winner: Standing, standings: Sequence[Standing]) -> float | None:
-    """Most that one of these which stands could be better than `winner`, as a share of the baseline's value.
+def decided(loop: Loop, found: Sequence[Standing], fallen: Collection[str] = ()) -> Answer:
+    """The answer of these, the baseline first; `fallen`: `key_of` of those that are cliffs.
 
-    standings: the baseline first. By the differences of the rounds that both were measured in; None: nobody
-    stands beside the winner, or too few rounds.
+    The winner is the best of those surely better than the baseline that surely keep every promise, the
+    simplest of those that tie with it. Where the baseline surely breaks a promise, it is the best that
+    keeps them. The default is the answer where no finalist can be better by what is worthwhile.
     """
-    base, count = standings[0], max(1, len(standings) - 1)
-    highs = []
+    base, rounds = found[0], max((len(s.outcomes) for s in found), default=0)
+    rivals = [s for s in found[1:] if s.stands and key_of(s.settings) not in fallen]
+    beside = [base, *rivals]
+
+    def answer(
+        winner: Standing | None, unsettled: Unsettled | None = None, *, by_default: bool = False
+    ) -> Answer:
+        most = missed(loop.goal, winner or base, beside, len(found) - 1)
+        broken = tuple(base.broken) if by_default else ()
+        return Answer(winner, base, tuple(found), rounds, most, unsettled, broken)
+
+    better = [s for s in rivals if s.proven]
+    sure = [s for s in better if s.state == "kept"]
+    if sure:
+        leader = max(sure, key=_estimate)
+        low = leader.gain[1] if leader.gain else 0.0
+        ties = [s for s in sure if _estimate(s) >= low]
+        return answer(min(ties, key=lambda s: (loop.space.departures(s.settings), -_estimate(s))))
+    if base.state == "broken":
+        kept = [s for s in rivals if s.state == "kept" and s.value is not None]
+        best = min(kept, key=lambda s: loop.goal.loss(s.value or 0.0), default=None)
+        if best is None and rivals:
+            return answer(None, _promise(min(rivals, key=lambda s: loop.goal.loss(s.value or 0.0))))
+        return answer(best, by_default=best is not None)
+    if better:
+        return answer(None, _promise(max(better, key=_estimate)))
+    open_ = [s for s in rivals if s.gain is None or s.gain[2] > loop.worthwhile]
+    if open_ or (rivals and rounds < LEAST_ROUNDS):
+        return answer(None, _gains(loop, found, open_ or rivals, rounds))
+    unasked = [s for s in found[1:] if s.undecided and key_of(s.settings) not in fallen]
+    if unasked:
+        return answer(None, _certificate(unasked[0]))
+    if base.state == "untold" and not all(o.feasible for o in base.outcomes):
+        return answer(None, _promise(base))
+    return answer(base)
+
+
+def missed(goal: Goal, winner: Standing, standings: Sequence[Standing], count: int) -> float | None:
+    """Most that one of these could be better than `winner`, as a share of the baseline's value.
+
+    standings: those that stand, the baseline first;  count: comparisons that share the confidence. None:
+    nobody stands beside the winner, or too few rounds.
+    """
+    values = {key_of(s.settings): _values(s.outcomes) for s in (*standings, winner)}
+    pooled, highs = spread.fit(list(values.values())), []
+    mine, base = values[key_of(winner.settings)], values[key_of(standings[0].settings)]
+    paid = [a / b for a, b in zip(mine, base, strict=False) if a is not None and b is not None]
     for rival in standings[1:]:
-        if not rival.feasible or rival is winner:
+        if pooled is None or rival.settings == winner.settings:
             continue
-        rounds = zip(rival.outcomes, winner.outcomes, base.outcomes, strict=False)
-        found = interval(
-            [
-                goal.gain(mine.value, zero.value) - goal.gain(theirs.value, zero.value)
-                for mine, theirs, zero in rounds
-                if mine.value is not None and theirs.value is not None and zero.value is not None
-            ],
-            count,
-        )
-        if found is not None:
-            highs.append(found[2])
+        found = spread.difference(values[key_of(rival.settings)], mine, pooled, minimize=goal.minimize)
+        if found is not None and paid:
+            high = spread.bounds(found, pooled, max(1, count), minimize=goal.minimize)[2]
+            highs.append(high * sum(paid) / len(paid))
     return max(0.0, max(highs)) if highs else None
 
 
-def _standing(
-    loop: Loop,
-    settings: Settings,
-    mine: Sequence[Outcome],
-    base: Sequence[Outcome],
-    count: int,
-    certificate: Certificate | None,
-) -> Standing:
-    gains = [
-        loop.goal.gain(ours.value, theirs.value)
-        for ours, theirs in zip(mine, base, strict=False)
-        if ours.value is not None and theirs.value is not None and ours is not theirs
-    ]
-    return Standing(settings, tuple(mine), interval(gains, count), certificate)
-
-
-def interval(gains: Sequence[float], count: int) -> tuple[float, float, float] | None:
-    """Mean and Student bounds at CONFIDENCE, Bonferroni over `count` finalists and LOOKS."""
-    if len(gains) < 2:
-        return None
-    from scipy import stats
-
-    mean = sum(gains) / len(gains)
-    error = math.sqrt(sum((g - mean) ** 2 for g in gains) / (len(gains) - 1) / len(gains))
-    reach = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / count / LOOKS, len(gains) - 1)) * error
-    return mean, mean - reach, mean + reach
-
-
-def _show_accuracy(out: Console, finalist: dict[str, Any], won: bool) -> None:
-    """What its certificate says: of the winner in any case, of the others when it is why they are out."""
-    from rich.markup import escape
-
-    accuracy = finalist["accuracy"]
-    if accuracy is None or (accuracy["verdict"] == "PASS" and not won):
-        return
-    name = "" if won else " ".join(f"{k}={v}" for k, v in finalist["settings"].items()) + ": "
-    items = f" on {accuracy['items']:,} held-out items" if accuracy["items"] else ""
-    why = f": {accuracy['why']}" if accuracy["why"] else ""
-    needed = accuracy["items_needed"]
-    more = f"; {needed:,} items would settle it" if needed and accuracy["verdict"] == "INCONCLUSIVE" else ""
-    out.print(f"  {escape(name)}accuracy {accuracy['verdict']}{items}{escape(why)}{more}")
-
-
-def _show_robust(out: Console, finalist: dict[str, Any], won: bool) -> None:
-    """On how many other loads it stood, and what it fell on."""
-    from rich.markup import escape
-
-    checks = finalist["robust"]
-    if not checks:
-        return
-    name = "" if won else " ".join(f"{k}={v}" for k, v in finalist["settings"].items()) + ": "
-    stood = sum(check["verdict"] == "PASS" for check in checks)
-    out.print(f"  {escape(name)}on other loads, lengths and prompts: {stood} of {len(checks)} PASS")
-    for check in checks:
-        if check["verdict"] != "PASS":
-            out.print(f"    {escape(check['condition'])}: {check['verdict']}, {escape(check['why'])}")
-
-
-def show(written: dict[str, Any]) -> None:
-    """The answer on stdout, then what it cost."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    from search.explain import lines
-
-    out = Console(highlight=False)
-    if written["simulated"]:
-        out.print("[bold reverse] SIMULATED [/] nothing simulated may be deployed")
-    out.print(f"[bold]{escape(written['scenario'])}[/]: {escape(written['question'])}")
-    metric, winner = written["goal"][0]["metric"], written["winner"]
-    if winner is None:
-        out.print("no configuration kept every promise")
-        out.print(f"  the search ended: {escape(written['ended'])}")
-    elif written["verdict"] == "default_is_best":
-        missed = written["missed_at_most"]
-        bound = (
-            ""
-            if missed is None
-            else f"; of the finalists that stand, none is more than {max(0.0, missed):.1%} better"
-        )
-        out.print(f"the default is best: {metric} {winner['value']:.5g}{bound}")
-    else:
-        shown = " ".join(f"{k}={v}" for k, v in winner["settings"].items())
-        out.print(f"[bold green]{escape(shown)}[/]: {metric} {winner['value']:.5g}")
-        gain = winner["gain"]
-        if gain:
-            bounds = f"{gain['estimate']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}] over the default"
-            sure = f"{written['confidence']:.0%} confidence, {written['rounds']} rounds on fresh launches"
-            out.print(f"  {bounds}, {sure}")
-    for finalist in written["finalists"]:
-        won = finalist["settings"] == (winner or {}).get("settings")
-        _show_accuracy(out, finalist, won)
-        _show_robust(out, finalist, won)
-    for line in lines(written["explained"]):
-        out.print(f"  {escape(line)}")
-    spent = written["ledger"]
-    parts = ", ".join(f"{name} {seconds / spent['total']:.0%}" for name, seconds in spent.items()
-                      if name != "total" and spent["total"])  # fmt: skip
-    out.print(
-        f"{written['trials']} trials, {written['launches']} launches, {spent['total']:,.0f} s: {parts}",
-        style="dim",
+def _gains(loop: Loop, found: Sequence[Standing], open_: Sequence[Standing], rounds: int) -> Unsettled:
+    """No finalist is surely better, and some could be."""
+    pooled = spread.fit([_values(s.outcomes) for s in found])
+    told = [s.difference for s in open_ if s.difference is not None]
+    worth = -math.log1p(-loop.worthwhile) if loop.goal.minimize else math.log1p(loop.worthwhile)
+    least = max(0, LEAST_ROUNDS - rounds)
+    more = More(None, max(1, least), None)
+    if told and pooled is not None:
+        more = spread.more_rounds(told, pooled, len(found) - 1, worth)
+    leader = max(open_, key=_estimate)
+    few = f"only {rounds} of {LEAST_ROUNDS} rounds were measured, and " if least else ""
+    if leader.gain is None:
+        return Unsettled(f"{few}{_name(leader)} was not measured often enough to be compared", more)
+    middle, low, high = leader.gain
+    return Unsettled(
+        f"{few}{_name(leader)} is {middle:+.1%} [{low:+.1%}, {high:+.1%}] over the default: not surely better"
+        f" and not surely less than {loop.worthwhile:.1%} better",
+        more,
     )
-    for name, count in written["failures"].items():
-        out.print(f"  {count} x {name}", style="dim")
+
+
+def _promise(standing: Standing) -> Unsettled:
+    """It hangs on whether this one keeps its promises."""
+    who = "the default" if standing.is_baseline else _name(standing)
+    untold = standing.untold
+    if not untold:
+        failures = ", ".join(sorted({o.failure for o in standing.outcomes if o.failure}))
+        return Unsettled(
+            f"{who} could not be measured in every round: {failures}", More(None, 1, None), standing.settings
+        )
+    told = [
+        f"{name} is {_missed(kept)}, missed in {kept.broken} of {kept.launches} launches"
+        for name, kept in untold.items()
+    ]
+    most = max(
+        (kept.more() for kept in untold.values()), key=lambda m: math.inf if m.middle is None else m.middle
+    )
+    lead = "is surely better than the default, but " if standing.proven else ""
+    return Unsettled(
+        f"{who} {lead}may or may not keep its promises: {'; '.join(told)}", most, standing.settings
+    )
+
+
+def _certificate(standing: Standing) -> Unsettled:
+    certificate = standing.certificate
+    why = "" if certificate is None else certificate.why
+    needed = certificate.floor.needed if certificate is not None and certificate.floor else None
+    items = f"; {needed:,} items would settle it" if needed else ""
+    return Unsettled(
+        f"the accuracy of {_name(standing)} is INCONCLUSIVE: {why}{items}", More(None, None, None)
+    )
+
+
+def _missed(kept: Kept) -> str:
+    side = "over" if kept.middle > 0 else "within"
+    bounds = "" if kept.low is None or kept.high is None else f" [{kept.low:+.1%}, {kept.high:+.1%}]"
+    return f"{abs(kept.middle):.1%} {side} its limit{bounds}"
+
+
+def _name(standing: Standing) -> str:
+    return " ".join(f"{k}={v}" for k, v in standing.settings.items())
+
+
+def _estimate(standing: Standing) -> float:
+    return -math.inf if standing.gain is None else standing.gain[0]
+
+
+def _values(outcomes: Sequence[Outcome]) -> list[float | None]:
+    """A value that is not above 0 has no ratio to another."""
+    return [None if o.value is None or o.value <= 0 else o.value for o in outcomes]
+
+
+def _bounds(gain: Bounds | None) -> dict[str, float] | None:
+    return gain and {"estimate": gain[0], "low": gain[1], "high": gain[2]}
+
+
+def _kept(kept: Kept) -> dict[str, Any]:
+    return {
+        "state": kept.state,
+        "missed_by": {"estimate": kept.middle, "low": kept.low, "high": kept.high},
+        "broken": kept.broken,
+        "launches": kept.launches,
+    }

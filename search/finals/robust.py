@@ -9,11 +9,14 @@ rounds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from search.finals.answer import CONFIDENCE, Answer, Standing, missed
+from search.finals.answer import Answer, decided
+from search.finals.reserve import stress_s
+from search.finals.spread import CONFIDENCE
+from search.finals.standing import Standing
 from search.outcome import Outcome, Settings, key_of
 
 if TYPE_CHECKING:
@@ -53,37 +56,36 @@ class Check:
 
 
 def settle(loop: Loop, answer: Answer) -> Answer:
-    """The answer when cliffs have lost: the best finalist that stands, else the default."""
-    if not isinstance(loop.oracle, Stressing) or answer.verdict != "winner" or answer.winner is None:
-        return answer
+    """The answer when cliffs have lost: what the rounds say of those that are left."""
     checked: dict[str, tuple[Check, ...]] = {}
     fallen: set[str] = set()
-    line = [answer.winner, *_others(answer)]
-    base = _tried(loop, answer.baseline, answer.winner.outcomes[0])
-    for standing in line:
-        mine = _tried(loop, standing, answer.winner.outcomes[0])
+    if not isinstance(loop.oracle, Stressing):
+        return answer
+    while answer.verdict == "winner" and answer.winner is not None:
+        standing, like = answer.winner, answer.winner.outcomes[0]
+        if not _paid(loop, standing, answer.baseline):
+            untried = "not tried on other loads: the budget does not pay for it"
+            loop.say(untried)
+            return replace(answer, robust=checked, untried=untried)
+        base = _tried(loop, answer.baseline, like)
+        mine = _tried(loop, standing, like)
         found = tuple(checks(loop, standing, answer.baseline, mine, base))
         checked[key_of(standing.settings)] = found
         cliff = next((c for c in found if c.verdict == "FAIL"), None)
         if cliff is None:
-            return _with(loop, answer, standing, fallen, checked)
+            break
         fallen.add(key_of(standing.settings))
         loop.say(f"a cliff: {_shown(standing.settings)}: {cliff.condition}: {cliff.why}")
-    winner = answer.baseline if answer.baseline.feasible else None
-    return _with(loop, answer, winner, fallen, checked)
+        answer = decided(loop, answer.standings, fallen)
+    return replace(answer, robust=checked)
 
 
-def _with(
-    loop: Loop,
-    answer: Answer,
-    winner: Standing | None,
-    fallen: set[str],
-    checked: Mapping[str, Sequence[Check]],
-) -> Answer:
-    """What may have been missed is told of those that are no cliff."""
-    stands = [s for s in answer.standings if key_of(s.settings) not in fallen]
-    most = None if winner is None else missed(loop.goal, winner, stands)
-    return replace(answer, winner=winner, missed=most, robust=checked)
+def _paid(loop: Loop, *standings: Standing) -> bool:
+    """Whether what was not tried yet can still be paid."""
+    history = loop.log.history()
+    if all(_held(loop, one.settings) for one in standings):
+        return True
+    return loop.budget.exhausted(sum(o.device_s for o in history), 0, stress_s(loop, history)) is None
 
 
 def checks(
@@ -169,14 +171,6 @@ def _held(loop: Loop, settings: Settings) -> dict[str, Outcome]:
             found[event["condition"]] = from_json(event["outcome"])
         whole = whole or (event["event"] == "stressed" and key_of(event["settings"]) == key_of(settings))
     return found if whole else {}
-
-
-def _others(answer: Answer) -> Sequence[Standing]:
-    """Those surely better than the baseline that are not the winner, best first."""
-    found = [
-        s for s in answer.standings[1:] if s.feasible and s.gain and s.gain[1] > 0 and s is not answer.winner
-    ]
-    return sorted(found, key=lambda s: -(s.gain or (0.0,))[0])
 
 
 def _shown(settings: Settings) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from search.finals.answer import LEAST_ROUNDS, MOST_ROUNDS, Answer, Standing, judge
+from search.finals.answer import Answer, Unsettled, judge
 from search.finals.certify import Certificate
 from search.finals.finalists import ranked
+from search.finals.reserve import certificate_s, full_costs, remaining_s, rounds_s, stress_s
+from search.finals.spread import LEAST_ROUNDS, More
+from search.finals.standing import Standing
 from search.outcome import Outcome, Settings, key_of
 
 if TYPE_CHECKING:
@@ -31,33 +35,60 @@ class Certifying(Protocol):
 
 
 def conclude(loop: Loop) -> Answer:
-    """Measures the finalists again, in turn and the other way round, until the leader stands alone."""
+    """Measures the finalists again, in turn and the other way round, until the answer is settled.
+
+    Rounds that the budget does not pay are not begun: the answer then says what it lacks.
+    """
     held = _held(loop)
     everyone = _entered(loop, held)
     chosen = list(everyone)
-    for number in range(MOST_ROUNDS):
+    answer = _judged(loop, everyone, held)
+    for number in range(loop.rounds):
+        missing = [s for s in chosen if len(held.get(key_of(s), ())) <= number]
+        if missing and number and not _affordable(loop, missing, keep_stress=number >= LEAST_ROUNDS):
+            break
         for settings in chosen if number % 2 == 0 else chosen[::-1]:
             _confirm(loop, held, settings, number)
         answer = _judged(loop, everyone, held)
-        if not any(standing.feasible for standing in answer.standings[1:]):
+        if _over(loop, answer, number + 1):
             break
-        if number + 1 >= LEAST_ROUNDS and _separated(answer):
-            break
-        history = loop.log.history()
-        spent = sum(o.device_s for o in history)
-        each = spent / max(1, sum(o.device_s > 0 for o in history))
-        if loop.budget.exhausted(spent, 0, each * len(chosen)) is not None:
-            break
-        alive = {key_of(s.settings) for s in answer.standings if _alive(s, answer)}
+        alive = {key_of(s.settings) for s in answer.standings[1:] if _alive(s, answer)}
         chosen = [s for s in chosen if key_of(s) in alive or s == everyone[0]]
-    return _judged(loop, everyone, held)
+    return _alone(loop, _told(loop, everyone, held, answer), everyone)
+
+
+def _told(loop: Loop, everyone: Sequence[Settings], held: Held, answer: Answer) -> Answer:
+    """Launches of one configuration alone, where all that is open is whether it keeps a promise."""
+    while answer.unsettled is not None and answer.unsettled.on is not None:
+        one = answer.unsettled.on
+        count = len(held.get(key_of(one), ()))
+        if count >= 2 * loop.rounds or not _affordable(loop, [one], keep_stress=True):
+            break
+        _confirm(loop, held, one, count)
+        answer = _judged(loop, everyone, held)
+    return answer
+
+
+def _alone(loop: Loop, answer: Answer, everyone: Sequence[Settings]) -> Answer:
+    """The default is no answer where nothing else was ever looked at."""
+    base, history = key_of(everyone[0]), loop.log.history()
+    looked = any(key_of(o.config) != base for o in history)
+    if answer.verdict != "default_is_best" or looked or all(key_of(s) == base for s in loop.space.all()):
+        return answer
+    why = "the search ended before it looked at anything but the default"
+    least = rounds_s(loop, history, 1, certificate_s(loop, history))
+    if loop.budget.whole_s() and least:
+        why += f", for the rounds still to come take {least:,.0f} s of the device with one finalist alone"
+    return replace(answer, winner=None, unsettled=Unsettled(why, More(None, None, None)))
 
 
 def _entered(loop: Loop, held: Held) -> list[Settings]:
     """The baseline and the finalists, after their first round.
 
-    Who breaks a promise there or has no certificate makes room for the next; at most twice as many as asked
-    for are tried, and none that must answer like one that was not certified.
+    Who cannot run or has no certificate makes room for the next, and so does one that breaks a promise there,
+    which stays all the same: one look does not tell. At most twice as many as asked for are tried, and none
+    that must answer like one that was not certified. With a budget in time or money, no more enter than
+    LEAST_ROUNDS rounds can be paid for.
     """
     base, *line = ranked(loop.space, loop.goal, loop.log.history())
     entered, standing, uncertified = [base], 0, list[Settings]()
@@ -68,6 +99,10 @@ def _entered(loop: Loop, held: Held) -> list[Settings]:
             loop.oracle.answers_like(candidate, other) for other in uncertified
         ):
             continue
+        known = key_of(candidate) in held
+        if len(entered) > 1 and not known and not _room(loop, [*entered, candidate]):
+            loop.say(f"no more finalists: the budget does not pay {LEAST_ROUNDS} rounds of another")
+            break
         _confirm(loop, held, candidate, 0)
         entered.append(candidate)
         certificate = _certificates(loop, entered).get(key_of(candidate))
@@ -77,6 +112,24 @@ def _entered(loop: Loop, held: Held) -> list[Settings]:
         elif held[key_of(candidate)][0].feasible:
             standing += 1
     return entered
+
+
+def _room(loop: Loop, settings: Sequence[Settings]) -> bool:
+    """Whether LEAST_ROUNDS rounds of all these and the launches on other loads can still be paid."""
+    history = loop.log.history()
+    held_out = certificate_s(loop, history)
+    needed = sum(remaining_s(loop, history, one, held_out) for one in settings) + stress_s(loop, history)
+    return loop.budget.exhausted(sum(o.device_s for o in history), 0, needed) is None
+
+
+def _affordable(loop: Loop, settings: Sequence[Settings], *, keep_stress: bool) -> bool:
+    """Whether one more launch of each of these can be paid, what the other loads take being kept."""
+    history = loop.log.history()
+    costs = full_costs(history)
+    usual = sum(costs.values()) / len(costs) if costs else 0.0
+    needed = sum(costs.get(key_of(one), usual) for one in settings)
+    needed += stress_s(loop, history) if keep_stress else 0.0
+    return loop.budget.exhausted(sum(o.device_s for o in history), 0, needed) is None
 
 
 def _confirm(loop: Loop, held: Held, settings: Settings, number: int) -> None:
@@ -97,18 +150,18 @@ def _certificates(loop: Loop, chosen: Sequence[Settings]) -> dict[str, Certifica
     return loop.oracle.certificates(chosen) if isinstance(loop.oracle, Certifying) else {}
 
 
-def _separated(answer: Answer) -> bool:
-    """Nobody left could still beat the winner by its own bounds, or nobody could still beat the baseline."""
-    if answer.winner is None:
+def _over(loop: Loop, answer: Answer, rounds: int) -> bool:
+    """No further round can change what is said, or is worth it."""
+    if answer.unsettled is not None:
+        return answer.unsettled.more == More(None, None, None)
+    if answer.winner is None or answer.verdict == "default_is_best":
         return True
-    low = answer.winner.gain[1] if answer.winner.gain and answer.verdict == "winner" else 0.0
-    rest = [s for s in answer.standings[1:] if s is not answer.winner and s.feasible and s.gain]
-    return all(s.gain is not None and s.gain[2] <= max(low, 0.0) for s in rest)
+    return rounds >= LEAST_ROUNDS and (answer.missed is None or answer.missed <= loop.worthwhile)
 
 
 def _alive(standing: Standing, answer: Answer) -> bool:
     best_low = max((s.gain[1] for s in answer.standings[1:] if s.gain and s.feasible), default=0.0)
-    return standing.feasible and (standing.gain is None or standing.gain[2] >= max(0.0, best_low))
+    return standing.stands and (standing.gain is None or standing.gain[2] >= max(0.0, best_low))
 
 
 def _held(loop: Loop) -> Held:

@@ -43,7 +43,9 @@ def crowned(grid: Grid, oracle: Replay, history: Sequence[Outcome]) -> tuple[str
         grid.space, grid.goal, oracle, cast("Any", None), log, Budget(), 0.01, FINALISTS, None, _silent
     )
     answer = conclude(loop)
-    winner = None if answer.winner is None else grid.cells[key_of(answer.winner.settings)]
+    # Until it is settled the default stays.
+    named = answer.baseline if answer.unsettled is not None else answer.winner
+    winner = None if named is None else grid.cells[key_of(named.settings)]
     return answer.verdict, grid.regret(winner)
 
 

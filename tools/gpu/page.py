@@ -134,7 +134,9 @@ def searched(study: dict[str, Any], verified: Sequence[dict[str, Any]]) -> str:
     """The answer of a search in a few lines, and what became of its spec."""
     winner, goal = study.get("winner"), study["goal"][0]["metric"]
     took = f"{study['trials']} trials, {study['launches']} launches, {study['ledger']['total']:,.0f} s"
-    if winner is None:
+    if study.get("verdict") == "not_settled":
+        said = f"not settled: {study['unsettled']['why']}"
+    elif winner is None:
         said = "no configuration kept every promise"
     else:
         gain = winner.get("gain") or {}

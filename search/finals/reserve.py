@@ -1,0 +1,100 @@
+"""Reserve: device seconds that the finals take, by the full looks so far, and how many may stand in them.
+
+A final is LEAST_ROUNDS launches of the baseline and of each finalist at the full load, a certificate of
+each, and one launch on other loads of the winner and of the baseline. Short looks and failed launches
+cost less than these and say nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from search.finals.finalists import ranked
+from search.outcome import Outcome, Settings, key_of
+
+if TYPE_CHECKING:
+    from search.loop import Loop
+
+SHARE = 0.6
+"""Of a budget in time or money, at most so much for the finals: where they cost more, fewer stand in them."""
+
+
+@runtime_checkable
+class Estimating(Protocol):
+    """An oracle that knows what the finals ask beside the loads of the scenario."""
+
+    def certificate_s(self, full: Outcome) -> float:
+        """Of one finalist, from a full look at the baseline."""
+        ...
+
+    def stress_s(self, full: Outcome) -> float:
+        """One launch on other loads, from a full look at that configuration."""
+        ...
+
+
+def reserve_s(loop: Loop, history: Sequence[Outcome]) -> float:
+    """What is to be kept back for the finals; 0 without a limit in time or money.
+
+    Where all of it is more than SHARE of the budget: for fewer finalists, then without the other loads. Three
+    rounds of one finalist are kept back in any case, for less is no answer.
+    """
+    whole = loop.budget.whole_s()
+    if whole == 0:
+        return 0.0
+    held_out = certificate_s(loop, history)
+    rounds = [rounds_s(loop, history, finalists, held_out) for finalists in range(loop.finalists, 0, -1)]
+    stress = stress_s(loop, history)
+    wanted = [*(one + stress for one in rounds), *rounds]
+    return next((one for one in wanted if one <= whole * SHARE), rounds[-1])
+
+
+def rounds_s(loop: Loop, history: Sequence[Outcome], finalists: int, held_out_s: float) -> float:
+    """Rounds and certificates of so many finalists, less what is measured. 0: no full look to tell from."""
+    if not full_costs(history):
+        return 0.0
+    base, *line = ranked(loop.space, loop.goal, history)
+    named = line[:finalists]
+    standing: list[Settings | None] = [base, *named, *[None] * (finalists - len(named))]
+    return sum(remaining_s(loop, history, one, held_out_s) for one in standing)
+
+
+def remaining_s(
+    loop: Loop, history: Sequence[Outcome], settings: Settings | None, held_out_s: float
+) -> float:
+    """Rounds and certificate of one that has still to be measured; None: of one that is not known yet."""
+    costs = full_costs(history)
+    usual = sum(costs.values()) / len(costs) if costs else 0.0
+    key = None if settings is None else key_of(settings)
+    each = usual if key is None else costs.get(key, usual)
+    held = sum(o.fidelity == "confirm" and key_of(o.config) == key for o in history)
+    return max(0, loop.least_rounds - held) * each + (0.0 if held else held_out_s)
+
+
+def certificate_s(loop: Loop, history: Sequence[Outcome]) -> float:
+    """Held-out items of one finalist, by the baseline's full look, which alone is asked everything itself."""
+    base = key_of(loop.space.default())
+    mine = [o for o in history if o.fidelity == "full" and o.failure is None]
+    full = next((o for o in mine if key_of(o.config) == base), mine[0] if mine else None)
+    return loop.oracle.certificate_s(full) if isinstance(loop.oracle, Estimating) and full else 0.0
+
+
+def stress_s(loop: Loop, history: Sequence[Outcome]) -> float:
+    """Baseline and winner on other loads, unless that was done; the best so far in place of the winner."""
+    if not isinstance(loop.oracle, Estimating):
+        return 0.0
+    base, *line = ranked(loop.space, loop.goal, history)
+    last = {key_of(o.config): o for o in history if o.fidelity == "full" and o.failure is None}
+    done = {key_of(o.config) for o in history if o.fidelity == "stress"}
+    asked = [last.get(key_of(base)), next((last[key_of(one)] for one in line), None)]
+    usual = next((one for one in asked if one is not None), None)
+    if usual is None:
+        return 0.0
+    left = [one or usual for one in asked][: max(0, 2 - len(done))]
+    return sum(loop.oracle.stress_s(one) for one in left)
+
+
+def full_costs(history: Sequence[Outcome]) -> dict[str, float]:
+    """`key_of` -> device seconds of a full look without its screening of accuracy."""
+    full = [o for o in history if o.fidelity in ("full", "confirm") and o.failure is None and o.device_s > 0]
+    return {key_of(o.config): o.device_s - o.seconds.get("accuracy", 0.0) for o in full}
