@@ -24,7 +24,7 @@ from typing import Any, Self
 from bench import tables
 from bench.grid import Load, Point
 from bench.records import SCHEMA, ClientHealth, Run
-from serving import masking
+from serving import masking, wire
 from serving.config import ServingConfig
 from serving.errors import BrokenRunError, Failure, FailureKind, UserError
 
@@ -115,7 +115,7 @@ class RunFolder:
         """The stored Run of one point."""
         target = self.path / "points" / key
         try:
-            stored = json.loads((target / "point.json").read_text())
+            stored = _facts((target / "point.json").read_text(encoding="utf-8"))
             records = tables.read_records(target / "records.parquet")
             samples = tables.read_samples(target / "samples.parquet")
         except (OSError, ValueError) as error:
@@ -147,6 +147,12 @@ def _run_to_json(run: Run) -> dict[str, Any]:
 
 
 _PLAIN = ("load_end_s", "started_unix_s", "ready_s", "engine_version", "simulated", "launch")
+
+
+def _facts(text: str) -> dict[str, Any]:
+    """A stored point's facts; half characters in the words of a server, which JSON can hold, are mended."""
+    stored: dict[str, Any] = json.loads(text)
+    return wire.scrubbed(stored) if "\\ud" in text else stored
 
 
 def _run_from_json(stored: dict[str, Any], records: Any, samples: Any) -> Run:

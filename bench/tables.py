@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.records import Record, RequestError, Sample
+from serving import wire
 
 _TUPLES = ("event_s", "event_tokens")
+_TEXTS = ("finish_reason", "error_detail")
 
 
 def write_records(records: Sequence[Record], path: Path) -> None:
     """All records of a point. `event_s` is a list column of seconds, `event_tokens` of counts."""
     columns = {f.name: [getattr(r, f.name) for r in records] for f in fields(Record)}
     columns["error"] = [e.value if e else None for e in columns["error"]]
+    for name in _TEXTS:
+        columns[name] = [None if said is None else wire.text(said) for said in columns[name]]
     _write(columns, _record_schema(), path)
 
 

@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import httpx
+
 from serving import guard, ready
 from serving.child import GRACE_S, Child, free_port, port_is_free, start
 from serving.config import ServingConfig
 from serving.engine import Endpoint, Engine
 from serving.errors import EngineError, Failure, FailureKind
 from serving.failure import Behaviour, classify, tail
+from serving.wire import WireError
 
 PORT_TRIES = 3
 LEAST_HANG_S = 10.0
@@ -118,9 +121,7 @@ def _until_ready(
         raise EngineError(replace(failure, detail=f"{failure.detail}: {trouble.text}"))
     ready_s = time.monotonic() - child.started_s
     version = engine.version(config)
-    effective, differs = ready.account(engine, url, config, version, child.log_text())
-    if differs:
-        raise EngineError(differs)
+    effective = _account(engine, url, config, version, child.log_text())
     return Endpoint(
         url=url,
         served_model=model,
@@ -148,9 +149,7 @@ def _elsewhere(engine: Engine, config: ServingConfig, ready_timeout_s: float) ->
         detail = f"{url}: {trouble.text}"
         raise EngineError(Failure(FailureKind.NOT_READY, detail, hint, settings=config.settings))
     ready_s = time.monotonic() - started
-    effective, differs = ready.account(engine, url, config, "unknown", "")
-    if differs:
-        raise EngineError(differs)
+    effective = _account(engine, url, config, "unknown", "")
     version = str(effective.get("version") or engine.version(config))
     return Server(
         Endpoint(
@@ -166,6 +165,20 @@ def _elsewhere(engine: Engine, config: ServingConfig, ready_timeout_s: float) ->
         config,
         None,
     )
+
+
+def _account(engine: Engine, url: str, config: ServingConfig, version: str, log: str) -> dict[str, object]:
+    """The server's own account of its settings; EngineError when it is another than asked, or none at all."""
+    try:
+        effective, differs = ready.account(engine, url, config, version, log)
+    except (httpx.HTTPError, WireError) as error:
+        detail = f"its account of its settings cannot be read: {error}"
+        hint = "the log's tail is kept with this failure"
+        failure = Failure(FailureKind.NOT_READY, detail, hint, log_tail=tail(log), settings=config.settings)
+        raise EngineError(failure) from error
+    if differs:
+        raise EngineError(differs)
+    return effective
 
 
 def _wrong(detail: str, log: str, config: ServingConfig) -> Failure:

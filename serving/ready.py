@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import httpx
 
+from serving import wire
 from serving.config import ServingConfig
 from serving.engine import Engine
 from serving.errors import Failure, FailureKind
 from serving.failure import Behaviour, tail
+from serving.keys import authorization, masked
+from serving.sse import Splitter
 
 POLL_S = 0.1
 PROBE_TOKENS = 8
+SAID_BYTES = 2000
 PROBE = {"prompt": "Once upon a time", "max_tokens": PROBE_TOKENS, "temperature": 0.0, "stream": True}
 IDENTITY = frozenset(
     {"engine", "engine_version", "device", "model", "revision", "checkpoint", "tokenizer", "url",
@@ -35,9 +37,12 @@ class Trouble:
 
 def client(url: str, config: ServingConfig, timeout_s: float) -> httpx.Client:
     """HTTP client for one server. The key is read from the environment now, and kept nowhere else."""
-    key = os.environ.get(config.api_key_env) if config.api_key_env else None
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=config.url is not None)
+    return httpx.Client(
+        base_url=url,
+        headers=authorization(config.api_key_env),
+        timeout=timeout_s,
+        trust_env=config.url is not None,
+    )
 
 
 def wait_healthy(url: str, config: ServingConfig, deadline: float, alive: Callable[[], bool]) -> bool:
@@ -45,8 +50,9 @@ def wait_healthy(url: str, config: ServingConfig, deadline: float, alive: Callab
     with client(url, config, 5.0) as http:
         while alive() and time.monotonic() < deadline:
             try:
-                if http.get("/health").status_code in (200, 404):
-                    return True
+                with http.stream("GET", "/health") as answer:
+                    if answer.status_code in (200, 404):
+                        return True
             except httpx.TransportError:
                 pass  # not listening yet
             time.sleep(POLL_S)
@@ -68,27 +74,32 @@ def generate(url: str, config: ServingConfig, model: str, timeout_s: float) -> T
                         last = Trouble("failing", f"{path}: status {answer.status_code}")
                         continue
                     if answer.status_code != 200:
-                        text = _without_key(answer.read().decode(errors="replace"), config)
-                        return Trouble("failing", f"{path}: status {answer.status_code}: {text[:300]}")
-                    return _read(answer, deadline)
+                        said = masked(_beginning(answer), config.api_key_env)
+                        return Trouble("failing", f"{path}: status {answer.status_code}: {wire.line(said)}")
+                    found = _read(answer.iter_bytes(), deadline)
+                    return found and Trouble(found.behaviour, masked(found.text, config.api_key_env))
             except httpx.TimeoutException:
                 return Trouble("silent", f"{path}: the answer did not end within {timeout_s:.0f} s")
-            except httpx.TransportError as error:
-                return Trouble("failing", f"{path}: {error or type(error).__name__}")
+            except httpx.HTTPError as error:
+                return Trouble("failing", f"{path}: {wire.line(str(error)) or type(error).__name__}")
     return last
 
 
 def identity(url: str, config: ServingConfig, model: str) -> str | None:
-    """Why the server is not the one asked for by name; None when it lists `model`, or does not list."""
+    """Why the server is not the one asked for by name; None when it lists `model`, or does not list.
+
+    A list that cannot be read says nothing: many servers answer that address with something of their own.
+    """
     try:
         with client(url, config, 10.0) as http:
-            answer = http.get("/v1/models")
-    except httpx.TransportError:
+            status, body = wire.get(http, "/v1/models")
+        listed = wire.loads(body) if status == 200 else None
+    except (httpx.HTTPError, wire.WireError):
         return None  # a server that does not answer is found out by `generate`
-    if answer.status_code != 200:
+    names = [name.removesuffix("@main") for name in wire.model_names(listed)]
+    if not names or model in names:
         return None
-    names = [str(row.get("id")).removesuffix("@main") for row in answer.json().get("data", [])]
-    return None if not names or model in names else f"it serves {', '.join(names)}, not {model}"
+    return f"it serves {wire.line(', '.join(names))}, not {model}"
 
 
 def account(
@@ -135,11 +146,10 @@ def differences(asked: Mapping[str, object], effective: Mapping[str, object]) ->
 def listens(url: str, config: ServingConfig) -> bool:
     """Whether anything answers HTTP there."""
     try:
-        with client(url, config, 10.0) as http:
-            http.get("/health")
+        with client(url, config, 10.0) as http, http.stream("GET", "/health"):
+            return True
     except httpx.TransportError:
         return False
-    return True
 
 
 def _requests(model: str) -> list[tuple[str, dict[str, object]]]:
@@ -151,28 +161,43 @@ def _requests(model: str) -> list[tuple[str, dict[str, object]]]:
     ]
 
 
-def _read(answer: httpx.Response, deadline: float) -> Trouble | None:
+def _read(parts: Iterable[bytes], deadline: float) -> Trouble | None:
     """Reads events to the end of the stream: at least one must carry output."""
-    seen = 0
-    for line in answer.iter_lines():
+    seen, splitter = 0, Splitter()
+    for part in parts:
         if time.monotonic() > deadline:
             return Trouble("silent", f"the stream did not end in time ({seen} events)")
-        if not line.startswith("data:") or line[5:].strip() == "[DONE]":
-            continue
-        event = json.loads(line[5:])
-        if event.get("error"):
-            return Trouble("failing", f"error in the stream: {event['error']}")
-        seen += any(_has_output(choice) for choice in event.get("choices") or [])
+        for sent in splitter.feed(part):
+            if sent.data.strip() == b"[DONE]":
+                continue
+            try:
+                event = wire.loads(sent.data)
+            except wire.WireError as error:
+                return Trouble("failing", f"an event of the stream is {error}")
+            if not isinstance(event, dict):
+                return Trouble(
+                    "failing", f"an event of the stream is no JSON object: {wire.line(str(sent.data))}"
+                )
+            if event.get("error"):
+                return Trouble("failing", f"error in the stream: {wire.line(str(event['error']))}")
+            choices = event.get("choices")
+            seen += any(_has_output(choice) for choice in choices) if isinstance(choices, list) else 0
     return None if seen else Trouble("failing", "the stream ended without a token")
 
 
-def _without_key(text: str, config: ServingConfig) -> str:
-    """A provider's words, should they repeat the key."""
-    key = os.environ.get(config.api_key_env) if config.api_key_env else None
-    return text.replace(key, "(the key)") if key else text
+def _beginning(answer: httpx.Response) -> str:
+    """The first words of a body that may be endless."""
+    body = bytearray()
+    for part in answer.iter_bytes():
+        body += part
+        if len(body) > SAID_BYTES:
+            break
+    return body[:SAID_BYTES].decode(errors="replace")
 
 
-def _has_output(choice: Mapping[str, object]) -> bool:
+def _has_output(choice: object) -> bool:
+    if not isinstance(choice, Mapping):
+        return False
     delta = choice.get("delta")
     inner = [v for k, v in delta.items() if k != "role"] if isinstance(delta, Mapping) else []
     return bool(choice.get("text") or any(inner))

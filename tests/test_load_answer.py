@@ -17,8 +17,8 @@ from bench.load.answer import Answer, parse
 from bench.load.cases import CASES, CLOSE, RESET
 from bench.load.exchange import Exchange
 from bench.load.frames import BARE, CHUNKED, LAST, chunk, event
-from bench.load.sse import Splitter
 from bench.records import RequestError
+from serving.sse import Splitter
 
 ASKED = {"model": "m", "prompt": "a b c", "max_tokens": 6}
 FINITE = sorted(set(CASES) - {"endless", "silence", "reset"})

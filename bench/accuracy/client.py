@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import httpx
 
 from bench.accuracy.task import Answer, Ask
+from serving import wire
 from serving.engine import Endpoint
-from serving.errors import UserError
+from serving.keys import authorization, masked
 
 
 class AskError(Exception):
@@ -26,14 +26,11 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, *, concurrency: int, timeout_s: float) -> None:
         self.endpoint = endpoint
-        key = os.environ.get(endpoint.api_key_env, "") if endpoint.api_key_env else ""
-        if endpoint.api_key_env and not key:
-            raise UserError(f"the environment variable {endpoint.api_key_env} is not set", "export it first")
         self._http = httpx.AsyncClient(
             base_url=endpoint.url,
             timeout=httpx.Timeout(timeout_s, connect=10.0),
             limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=authorization(endpoint.api_key_env),
             trust_env=False,
         )
 
@@ -47,10 +44,7 @@ class Client:
         """The answer; AskError when there is none that can be used."""
         path = "/v1/chat/completions" if ask.kind == "chat" else "/v1/completions"
         reply = await self._post(path, {"model": self.endpoint.served_model, **body(ask)})
-        try:
-            return read(ask, reply)
-        except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise AskError("malformed", f"{type(error).__name__}: {error}") from error
+        return answer_of(ask, reply)
 
     async def _post(self, path: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -62,15 +56,34 @@ class Client:
         if response.status_code != 200:
             raise AskError(
                 "http_status",
-                f"{response.status_code}: {response.text[:300]}",
+                f"{response.status_code}: {self._words(response.content)}",
                 gone=response.status_code >= 500,
                 status=response.status_code,
             )
-        try:
-            found: dict[str, Any] = response.json()
-        except ValueError as error:
-            raise AskError("malformed", f"not JSON: {response.text[:100]!r}") from error
-        return found
+        return reply_of(response.content)
+
+    def _words(self, body: bytes) -> str:
+        said = body[: 2 * wire.WORDS].decode(errors="replace")
+        return wire.line(masked(said, self.endpoint.api_key_env))
+
+
+def reply_of(data: bytes) -> dict[str, Any]:
+    """The JSON object of a reply. AskError where it is none."""
+    try:
+        found = wire.loads(data)
+    except wire.WireError as error:
+        raise AskError("malformed", str(error)) from error
+    if not isinstance(found, dict):
+        raise AskError("malformed", f"not a JSON object but a {type(found).__name__}")
+    return found
+
+
+def answer_of(ask: Ask, reply: Mapping[str, Any]) -> Answer:
+    """`read`, with AskError for everything that a reply can lack or twist."""
+    try:
+        return read(ask, reply)
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, RecursionError) as error:
+        raise AskError("malformed", f"{type(error).__name__}: {wire.line(str(error))}") from error
 
 
 def body(ask: Ask) -> dict[str, Any]:
@@ -87,12 +100,18 @@ def body(ask: Ask) -> dict[str, Any]:
 def read(ask: Ask, reply: Mapping[str, Any]) -> Answer:
     """The Answer in a server's reply. ValueError where it contradicts itself."""
     usage = reply.get("usage") or {}
-    counted = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    counted = (
+        wire.count(usage.get("prompt_tokens"), "usage.prompt_tokens") or 0,
+        wire.count(usage.get("completion_tokens"), "usage.completion_tokens") or 0,
+    )
     choices = sorted(reply["choices"], key=lambda choice: choice.get("index", 0))
     if ask.kind in ("generate", "chat"):
         first = choices[0]
         text = (first["message"]["content"] if ask.kind == "chat" else first["text"]) or ""
-        return Answer(*counted, text=text, finish=first.get("finish_reason"))
+        finish = first.get("finish_reason")
+        if not isinstance(text, str) or not isinstance(finish, str | None):
+            raise TypeError("text or finish_reason is no text")
+        return Answer(*counted, text=wire.text(text), finish=finish and wire.text(finish))
     parts = [_prompt_part(choice) for choice in choices]
     if sum(len(tokens) for tokens, _, _ in parts) != counted[0]:
         raise ValueError(f"{[len(p[0]) for p in parts]} log-probabilities for {counted[0]} prompt tokens")
@@ -128,10 +147,19 @@ def _prompt_part(
     choice: Mapping[str, Any],
 ) -> tuple[tuple[str, ...], tuple[float | None, ...], tuple[Mapping[str, float] | None, ...]]:
     found = choice["logprobs"]
-    tokens, values = tuple(found["tokens"]), tuple(found["token_logprobs"])
-    tops = tuple(found.get("top_logprobs") or [None] * len(tokens))
+    tokens, values = tuple(wire.text(token) for token in found["tokens"]), tuple(found["token_logprobs"])
+    tops = tuple(wire.scrubbed(found.get("top_logprobs") or [None] * len(tokens)))
     if not len(tokens) == len(values) == len(tops) or not tokens:
         raise ValueError(f"{len(tokens)} tokens, {len(values)} log-probabilities, {len(tops)} alternatives")
-    if any(value is None or value != value or value > 1e-6 for value in values[1:]):
+    if any(not _is_logprob(value) for value in values[1:]) or not (
+        values[0] is None or _is_logprob(values[0])
+    ):
         raise ValueError("a log-probability that is none")
+    if any(top is not None and not all(_is_logprob(v) for v in top.values()) for top in tops):
+        raise ValueError("an alternative's log-probability that is none")
     return tokens, values, tops
+
+
+def _is_logprob(value: object) -> bool:
+    """A number up to 0 (rounding apart); minus infinity too, as 1e999 reads."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= 1e-6

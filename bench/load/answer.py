@@ -8,20 +8,28 @@ body ended in order; a missing [DONE] is then only noted.
 
 from __future__ import annotations
 
-import json
 import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import httptools
 
+from bench.load import content, refusal
 from bench.load.exchange import Exchange
-from bench.load.sse import Event, Splitter
 from bench.records import RequestError
+from serving import wire
+from serving.sse import Event, Splitter
 
 ABORTED = ("abort", "error")
 """Finish reasons that say the engine gave the request up."""
 MOST_INFLATED = 1 << 26
+MOST_DETAIL = 500
+MOST_REASON = 100
+HALVES = "the text holds half characters (lone surrogates)"
+STREAM_BEGINS = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""How a body of server-sent events begins, whatever its Content-Type says."""
+TOLD_APART = max(map(len, STREAM_BEGINS))
+BLANK_PARTS = 100
 
 
 @dataclass(slots=True)
@@ -50,11 +58,12 @@ def parse(exchange: Exchange) -> Answer:
     try:
         for stamp, part in zip(exchange.stamps, exchange.parts, strict=True):
             reader.feed(part, stamp)
+    except Exception as error:  # noqa: BLE001 -- whatever a server sent costs its own request, with the reason
+        reader.fail(RequestError.MALFORMED, refusal.unreadable(error))
+    try:
         reader.finish()
-    except httptools.HttpParserError as error:
-        reader.fail(RequestError.MALFORMED, f"not HTTP: {error}")
-    except zlib.error as error:
-        reader.fail(RequestError.MALFORMED, f"not gzip: {error}")
+    except Exception as error:  # noqa: BLE001 -- as above
+        reader.fail(RequestError.MALFORMED, refusal.unreadable(error))
     answer = reader.answer
     if exchange.error:
         answer.error, answer.detail = RequestError(exchange.error), exchange.detail
@@ -74,7 +83,10 @@ class _Reader:
         self._sse: Splitter | None = None
         self._inflate: Any = None
         self._headers: dict[str, str] = {}
-        self._body: list[bytes] = []
+        self._body: list[tuple[float, bytes]] = []
+        self._label = ""
+        self._told_apart = False
+        self._size = 0
         self._texts: list[str] = []
         self._reasonings: list[str] = []
         self._now = 0.0
@@ -87,9 +99,12 @@ class _Reader:
     # llhttp's callbacks ---------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if not self.complete:  # bytes after the answer are another's, such as a gateway's goodbye
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        if self.complete:
+            return
         status = self._http.get_status_code()
         if 100 <= status < 200:
             self._headers.clear()
@@ -99,18 +114,41 @@ class _Reader:
             self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
         chunked = "chunked" in self._headers.get("transfer-encoding", "").lower()
         self.framed = chunked or "content-length" in self._headers
-        if status == 200 and "text/event-stream" in self._headers.get("content-type", ""):
+        self._label = self._headers.get("content-type", "")
+        if status == 200 and "text/event-stream" in self._label.lower():
             self._sse = Splitter()
 
     def on_body(self, body: bytes) -> None:
+        if self.complete or self.answer.error is RequestError.TOO_LARGE:
+            return
         data = self._inflate.decompress(body, MOST_INFLATED) if self._inflate else body
-        if self._inflate and self._inflate.unconsumed_tail:
+        self._size += len(data)
+        if self._inflate and (self._inflate.unconsumed_tail or self._size > MOST_INFLATED):
             self.fail(RequestError.TOO_LARGE, "a compressed body swells beyond all measure")
+            return
         if self._sse is None:
-            self._body.append(data)
+            self._body.append((self._now, data))
+            if self.answer.status == 200 and not self._told_apart:
+                self._tell_apart()
             return
         for event in self._sse.feed(data):
             self._event(event)
+
+    def _tell_apart(self, ended: bool = False) -> None:
+        """Whether a body that is not labelled as a stream is one; what was held back is then read as such."""
+        begin = b"".join(data for _, data in self._body).lstrip()
+        if len(begin) < TOLD_APART and not ended and len(self._body) < BLANK_PARTS:
+            return
+        self._told_apart = True
+        if not begin.startswith(STREAM_BEGINS):
+            return
+        self._note(f"a stream of events under Content-Type {wire.line(self._label, 60) or '(none)'}")
+        self._sse, now = Splitter(), self._now
+        for self._now, data in self._body:  # noqa: B020 -- each with the stamp it was read at
+            for event in self._sse.feed(data):
+                self._event(event)
+        self._now = now
+        self._body.clear()
 
     def on_message_complete(self) -> None:
         if self.answer.status is not None:
@@ -126,14 +164,13 @@ class _Reader:
         if chunk is None:
             return
         if event.kind == "error" or chunk.get("error"):
-            self.fail(RequestError.IN_STREAM, _message(chunk.get("error", chunk)))
+            self.fail(RequestError.IN_STREAM, refusal.message(chunk.get("error", chunk)))
             return
         before = self.answer.output_tokens
         self._usage(chunk)
-        choice = _choice(chunk)
-        if choice.get("finish_reason"):
-            self.answer.finish_reason = str(choice["finish_reason"])
-        answers, reasons = _output(choice)
+        choice = content.choice(chunk)
+        self._ending(choice)
+        answers, reasons = content.output(choice)
         if answers or reasons:
             self.answer.event_s.append(self._now)
             self._texts.append(answers)
@@ -146,37 +183,41 @@ class _Reader:
     def finish(self) -> None:
         """After the last byte: a body that is not a stream is read whole."""
         answer = self.answer
+        if self._sse is None and answer.status == 200 and not self._told_apart:
+            self._tell_apart(ended=True)
         answer.streamed = self._sse is not None
         if len(answer.event_tokens) != len(answer.event_s) or min(answer.event_tokens, default=1) < 1:
             answer.event_tokens = []
         if self._sse is None and answer.status is not None:
-            self._whole(b"".join(self._body))
-        answer.text, answer.reasoning = "".join(self._texts), "".join(self._reasonings)
+            self._whole(b"".join(data for _, data in self._body))
+        said, thought = "".join(self._texts), "".join(self._reasonings)
+        answer.text, answer.reasoning = wire.text(said), wire.text(thought)
+        if answer.text != said or answer.reasoning != thought:
+            self._note(HALVES)
 
     def _whole(self, body: bytes) -> None:
-        answer, status = self.answer, self.answer.status
+        status = self.answer.status
         if status == 429:
             after = self._headers.get("retry-after")
             said = f"; Retry-After: {after}" if after else ""
-            self.fail(RequestError.RATE_LIMITED, f"429{said}: {_excerpt(body)}")
+            self.fail(RequestError.RATE_LIMITED, f"429{said}: {refusal.words(body)}")
         elif status is not None and 300 <= status < 400:
             place = self._headers.get("location", "nowhere")
             self.fail(RequestError.HTTP_STATUS, f"{status}: redirected to {place}, which is not followed")
         elif status != 200:
-            self.fail(RequestError.HTTP_STATUS, f"{status}: {_excerpt(body)}")
+            self.fail(RequestError.HTTP_STATUS, f"{status}: {refusal.words(body)}")
         elif self.complete or not self.framed:
             data = self._json(body)
             if data is None:
                 return
             if data.get("error"):
-                self.fail(RequestError.IN_STREAM, _message(data["error"]))
+                self.fail(RequestError.IN_STREAM, refusal.message(data["error"]))
                 return
             self._usage(data)
-            choice = _choice(data)
-            if choice.get("finish_reason"):
-                answer.finish_reason = str(choice["finish_reason"])
+            choice = content.choice(data)
+            self._ending(choice)
             message = choice.get("message")
-            answers, reasons = _output({"delta": message} if isinstance(message, dict) else choice)
+            answers, reasons = content.output({"delta": message} if isinstance(message, dict) else choice)
             self._texts, self._reasonings = [answers], [reasons]
 
     def _json(self, data: bytes) -> dict[str, Any] | None:
@@ -184,33 +225,48 @@ class _Reader:
             text = data.decode()
         except UnicodeDecodeError:
             text = data.decode(errors="replace")
-            self.answer.detail = "the stream holds bytes that are not UTF-8"
+            self._note("the answer holds bytes that are not UTF-8")
         try:
-            loaded = json.loads(text)
-        except ValueError:
-            loaded = None
+            loaded = wire.loads(text)
+        except wire.WireError as error:
+            self.fail(RequestError.MALFORMED, f"{error}{self._labelled()}")
+            return None
         if not isinstance(loaded, dict):
-            self.fail(RequestError.MALFORMED, f"not a JSON object: {_excerpt(data)}")
+            self.fail(RequestError.MALFORMED, f"not a JSON object: {refusal.excerpt(data)}{self._labelled()}")
             return None
         return loaded
 
+    def _labelled(self) -> str:
+        return "" if self._sse else f" (Content-Type {wire.line(self._label, 60) or 'not told'})"
+
+    def _ending(self, choice: dict[str, Any]) -> None:
+        reason = choice.get("finish_reason")
+        if reason:
+            self.answer.finish_reason = wire.text(str(reason)[:MOST_REASON])
+
     def _usage(self, chunk: dict[str, Any]) -> None:
-        usage = chunk.get("usage")
-        if not isinstance(usage, dict):
+        """Token counts, the newest; one out of its range costs the request."""
+        try:
+            told = content.usage(chunk)
+        except wire.WireError as error:
+            self.fail(RequestError.MALFORMED, str(error))
+            return
+        if told is None:
             return
         answer = self.answer
-        if isinstance(usage.get("prompt_tokens"), int):
-            answer.input_tokens = usage["prompt_tokens"]
-        if isinstance(usage.get("completion_tokens"), int):
-            answer.output_tokens = usage["completion_tokens"]
-        details = usage.get("prompt_tokens_details")
-        if isinstance(details, dict) and isinstance(details.get("cached_tokens"), int):
-            answer.cached_input_tokens = details["cached_tokens"]
+        answer.input_tokens = answer.input_tokens if told.input_tokens is None else told.input_tokens
+        answer.output_tokens = answer.output_tokens if told.output_tokens is None else told.output_tokens
+        if told.cached_input_tokens is not None:
+            answer.cached_input_tokens = told.cached_input_tokens
+
+    def _note(self, said: str) -> None:
+        """Of an answer that may still be whole; an error's own words come before."""
+        self.answer.detail = self.answer.detail or said
 
     def fail(self, error: RequestError, detail: str) -> None:
         """The first error is the cause."""
         if self.answer.error is None:
-            self.answer.error, self.answer.detail = error, detail
+            self.answer.error, self.answer.detail = error, wire.text(detail[:MOST_DETAIL])
 
 
 def _judge(answer: Answer, reader: _Reader, exchange: Exchange) -> None:
@@ -233,32 +289,3 @@ def _judge(answer: Answer, reader: _Reader, exchange: Exchange) -> None:
         answer.error, answer.detail = RequestError.EMPTY, "a success without one token of output"
     elif answer.streamed and not reader.done_marker:
         answer.detail = answer.detail or "the stream ended in order but without [DONE]"
-
-
-def _choice(content: dict[str, Any]) -> dict[str, Any]:
-    choices = content.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else {}
-    return first if isinstance(first, dict) else {}
-
-
-def _output(choice: dict[str, Any]) -> tuple[str, str]:
-    """Text of the answer and of the reasoning that one chunk carries."""
-    delta = choice.get("delta")
-    if not isinstance(delta, dict):
-        text = choice.get("text")
-        return (text, "") if isinstance(text, str) else ("", "")
-    answer = delta.get("content") or delta.get("refusal") or ""
-    if not answer and delta.get("tool_calls"):
-        answer = json.dumps(delta["tool_calls"])
-    reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
-    return str(answer), str(reasoning)
-
-
-def _message(error: Any) -> str:
-    if isinstance(error, dict):
-        error = error.get("message", error)
-    return str(error)[:500]
-
-
-def _excerpt(body: bytes) -> str:
-    return body[:300].decode(errors="replace")

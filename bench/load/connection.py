@@ -169,6 +169,9 @@ class Connection:
         except httptools.HttpParserError as error:
             self.fail("malformed", f"not HTTP: {error}")
             return
+        except httptools.HttpParserUpgrade:
+            self.fail("malformed", "the server asks to switch to another protocol")
+            return
         if self.complete:
             if 100 <= self.parser.get_status_code() < 200:
                 self.complete = False

@@ -7,7 +7,6 @@ CLOCK_MONOTONIC, which the processes of a machine share; the bytes are parsed wh
 from __future__ import annotations
 
 import json
-import os
 import random
 import resource
 import shutil
@@ -28,6 +27,7 @@ from bench.records import ClientHealth, Record
 from bench.traffic.prompts import Prompts
 from serving.engine import Endpoint
 from serving.errors import UserError
+from serving.keys import key_of, masked
 
 __all__ = ["Drive", "Interrupted", "Progress", "drive"]
 
@@ -104,7 +104,7 @@ def drive(
         started_unix_s = time.time() + (start_s - time.monotonic())
         total = len(planned) * load.turns if not words else None
         interrupted = processes.watch(start_s, total, why_stop, progress)
-    records = _collect(jobs, planned, load, start_s, prompts)
+    records = _collect(jobs, planned, load, start_s, prompts, endpoint.api_key_env)
     health, last_sent_s = _health(jobs, start_s)
     if not keep_raw:
         shutil.rmtree(folder)
@@ -125,8 +125,7 @@ def _check(endpoint: Endpoint, load: Load, workers: int) -> None:
         raise UserError(
             f"{parts.hostname}: {error.strerror}", "a host name that this machine knows"
         ) from error
-    if endpoint.api_key_env and endpoint.api_key_env not in os.environ:
-        raise UserError(f"{endpoint.api_key_env} is not set", f"export {endpoint.api_key_env}=...")
+    key_of(endpoint.api_key_env)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - FILES_BESIDE_CONNECTIONS
     if (load.concurrency or 0) > most * workers:
         raise UserError(
@@ -164,7 +163,12 @@ def _job(
 
 
 def _collect(
-    jobs: list[Job], planned: list[Request], load: Load, start_s: float, prompts: Prompts
+    jobs: list[Job],
+    planned: list[Request],
+    load: Load,
+    start_s: float,
+    prompts: Prompts,
+    api_key_env: str | None,
 ) -> tuple[Record, ...]:
     """Parses what the workers wrote. A renewed request (index beyond the plan) has the sizes of any other."""
     by_index = {request.index: request for request in planned}
@@ -175,7 +179,8 @@ def _collect(
             index = one.index // load.turns * load.turns
             request = by_index.get(index) or replace(planned[0], index=index)
             found, text = record(one, request, start_s, job.worker)
-            made.append(found)
+            said = masked(found.error_detail, api_key_env)
+            made.append(found if said == found.error_detail else replace(found, error_detail=said))
             texts.append(text)
     for number, tokens in _counts(texts, prompts).items():
         made[number] = replace(made[number], counted_output_tokens=tokens)

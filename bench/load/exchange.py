@@ -31,7 +31,7 @@ class Exchange:
     detail: str = ""
 
     def write(self, file: BinaryIO) -> None:
-        error, detail = self.error.encode(), self.detail.encode()[:2000]
+        error, detail = self.error.encode(), self.detail.encode(errors="replace")[:2000]
         times = [_NONE if t is None else t for t in (self.sent_s, self.connected_s, self.closed_s)]
         file.write(
             _HEAD.pack(

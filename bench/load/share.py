@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +17,8 @@ from bench.load.client import Client
 from bench.load.exchange import Exchange
 from bench.load.job import Job, Request, read_requests
 from bench.traffic.prompts import own
+from serving import wire
+from serving.keys import authorization, masked
 
 LONG_BACKLOG = 2000
 """Exchanges waiting to be written from which on they get ten times the time."""
@@ -57,7 +58,8 @@ class Share:
                 ended.get()
                 answer = parse(exchange)
                 if answer.error is not None:
-                    failed.append(f"{answer.error}: {answer.detail}")
+                    said = masked(answer.detail, self.job.api_key_env)
+                    failed.append(f"{answer.error.value}: {wire.line(said)}")
 
         warming = [gevent.spawn(one_after_the_other) for _ in range(min(self.job.warm_users, count))]
         while not all(greenlet.dead for greenlet in warming):
@@ -149,7 +151,4 @@ class Share:
 
 
 def _headers(job: Job) -> dict[str, str]:
-    headers = dict(job.headers)
-    if job.api_key_env:
-        headers["Authorization"] = f"Bearer {os.environ[job.api_key_env]}"
-    return headers
+    return {**job.headers, **authorization(job.api_key_env)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bench.spec.claim import Claim, Outcome
-from serving import ready
+from serving import ready, wire
 from serving.config import ServingConfig
 from serving.engine import Endpoint
 from serving.engines.vllm import Vllm
@@ -52,7 +52,7 @@ def said_of(
     """Names of the models it serves, and its settings by neutral names. Only GETs are sent."""
     config = config_of(spec, api_key_env)
     with ready.client(url, config, 30.0) as http:
-        names = [str(m["id"]) for m in http.get("/v1/models").raise_for_status().json()["data"]]
+        names = wire.model_names(wire.said(http, "/v1/models"))
     return names, Vllm().effective(url, config, log)
 
 
@@ -81,7 +81,8 @@ def asked_fingerprint(spec: ServingSpec, server: Endpoint) -> str | None:
     """What the server writes into an answer of one token; None: it writes none."""
     body = {"model": spec.model.served_name, "prompt": "a", "max_tokens": 1, "temperature": 0.0}
     with ready.client(server.url, config_of(spec, server.api_key_env), 60.0) as http:
-        said = http.post("/v1/completions", json=body).raise_for_status().json().get(FINGERPRINT)
+        answer = wire.loads(http.post("/v1/completions", json=body).raise_for_status().content)
+    said = answer.get(FINGERPRINT) if isinstance(answer, dict) else None
     return said if isinstance(said, str) and re.fullmatch(r"[\w.+-]{1,200}", said) else None
 
 

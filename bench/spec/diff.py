@@ -106,7 +106,7 @@ def live_changes(spec: ServingSpec, url: str, api_key_env: str | None = None) ->
     """What a running server says of itself, where it differs from the spec; it is only read.
 
     Compared is what both name: a setting that the server does not report cannot differ. httpx.HTTPError when
-    it does not answer.
+    it does not answer, WireError when it answers otherwise than vLLM.
     """
     from bench.spec.account import NOT_HELD, differs, said_of
 
@@ -148,11 +148,12 @@ def diff_command(
     from bench.output import write_json
     from serving.errors import UserError
     from serving.spec import load
+    from serving.wire import WireError
 
     if b.startswith(("http://", "https://")):
         try:
             found = live_changes(load(a), b, api_key_env)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, WireError) as error:
             raise UserError(
                 f"{b} does not answer as vLLM does: {error}", "--api-key-env NAME for a key"
             ) from error

@@ -46,6 +46,10 @@ def flatten(text: str) -> Exposition:
                     continue
                 if "quantile" in sample.labels or not math.isfinite(sample.value):
                     continue
+                if "le" in sample.labels and not _edge(sample.labels["le"]):
+                    raise NotExpositionError(
+                        f"{name}: le={sample.labels['le'][:40]!r} is no edge of a bucket"
+                    )
                 series = f"{name}|le={sample.labels['le']}" if "le" in sample.labels else name
                 totals[series] = totals.get(series, 0.0) + sample.value
                 counts[series] = counts.get(series, 0) + 1
@@ -53,10 +57,18 @@ def flatten(text: str) -> Exposition:
                     scalars[name] = None
                     if family.type != "counter" and name.endswith(SHARES):
                         shares.add(name)
-    except (ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError, OverflowError) as error:
         raise NotExpositionError(f"not in the Prometheus text format: {error}") from error
     values = {name: total / counts[name] if name in shares else total for name, total in totals.items()}
-    return Exposition(values, tuple(scalars))
+    finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    return Exposition(finite, tuple(scalars))
+
+
+def _edge(text: str) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
 
 
 def only(text: str, names: Iterable[str]) -> str:
@@ -64,6 +76,6 @@ def only(text: str, names: Iterable[str]) -> str:
     wanted = frozenset(names)
     return "".join(
         line + "\n"
-        for line in text.splitlines()
+        for line in text.split("\n")
         if line and line[0] != "#" and line.split("{", 1)[0].split(" ", 1)[0] in wanted
     )

@@ -26,6 +26,7 @@ from serving.engine import Command, Endpoint
 from serving.errors import UserError
 from serving.exporters import reading
 from serving.spec import ServingSpec
+from serving.wire import WireError
 
 READY_S = 600.0
 
@@ -71,6 +72,8 @@ def verify_live(spec: ServingSpec, url: str, api_key_env: str | None, *, probe: 
         return [settings(spec, server, ""), *(fingerprint(spec, server) if probe else [])]
     except httpx.TransportError as error:
         return [Claim("start", "fail", f"{base} does not answer: {error}")]
+    except WireError as error:
+        return [Claim("settings", "fail", f"{base} does not answer as vLLM does: {error}")]
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         return [

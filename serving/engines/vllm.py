@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from serving import environments, ready, support
+from serving import environments, ready, support, wire
 from serving.config import ServingConfig
 from serving.engine import Command
 from serving.engines import installed
@@ -88,11 +88,17 @@ class Vllm:
     def effective(self, url: str, config: ServingConfig, log: str) -> dict[str, object]:
         """From /version, /v1/models, the cache_config_info metric, and the engine's own lines in its log."""
         with ready.client(url, config, TIMEOUT_S) as http:
-            version = http.get("/version").raise_for_status().json()["version"]
-            models = http.get("/v1/models").raise_for_status().json()["data"]
-            cache = _cache_config(http.get("/metrics").raise_for_status().text)
+            version = wire.said(http, "/version")
+            models = wire.models(wire.said(http, "/v1/models"))
+            cache = _cache_config(wire.get_ok(http, "/metrics").decode(errors="replace"))
+        if not isinstance(version, dict) or not isinstance(version.get("version"), str):
+            raise wire.WireError("/version does not tell a version")
+        length = models[0].get("max_model_len") if models else None
         found = _from_log(log)
-        found |= {"version": version, "max_model_len": models[0].get("max_model_len")}
+        found |= {
+            "version": wire.line(version["version"], 100),
+            "max_model_len": wire.count(length, "max_model_len of /v1/models"),
+        }
         found |= {name: cache[label] for name, label in CACHE_LABELS.items() if label in cache}
         if "quantization" in found:
             found["quantization"] = _neutral(str(found["quantization"]), config)
@@ -112,11 +118,11 @@ class Vllm:
         for _ in range(RESET_TRIES):
             try:
                 answer = httpx.post(f"{url}/reset_prefix_cache", timeout=TIMEOUT_S, trust_env=False)
-            except httpx.TransportError:
+            except httpx.HTTPError:
                 return False
             if answer.status_code != 200:
                 return False
-            if not answer.content or answer.json().get("success", True):  # versions before 0.32 say nothing
+            if _emptied(answer.content):
                 return True
             time.sleep(RESET_PAUSE_S)
         return False
@@ -182,10 +188,25 @@ def _from_log(log: str) -> dict[str, object]:
 def _cache_config(metrics: str) -> dict[str, object]:
     from prometheus_client.parser import text_string_to_metric_families
 
-    for family in text_string_to_metric_families(metrics):
-        if family.name == "vllm:cache_config_info":
-            return {k: v for k, text in family.samples[0].labels.items() if (v := _value(text)) is not None}
+    try:
+        for family in text_string_to_metric_families(metrics):
+            if family.name == "vllm:cache_config_info" and family.samples:
+                labels = family.samples[0].labels
+                return {k: v for k, text in labels.items() if (v := _value(text)) is not None}
+    except (ValueError, KeyError, IndexError, OverflowError) as error:
+        raise wire.WireError(f"/metrics is not in the Prometheus text format: {error}") from error
     return {}
+
+
+def _emptied(body: bytes) -> bool:
+    """Whether /reset_prefix_cache says that it did; versions before 0.32 say nothing, and have."""
+    if not body:
+        return True
+    try:
+        said = wire.loads(body)
+    except wire.WireError:
+        return False
+    return isinstance(said, dict) and bool(said.get("success", True))
 
 
 def _neutral(reported: str, config: ServingConfig) -> str:
