@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from bench import complaints
+from bench.complaints import Failed
 from bench.grid import Load
 from bench.machine.calibration import Calibration
 from bench.plan.scenario import Price, Scenario
@@ -29,7 +31,8 @@ class Outcome:
     """`run` is the stored one without its records and samples; `metrics` is METRICS over all of it.
 
     `needed`: percentiles that are None for want of samples, and how many they need.
-    `devices`: accelerators that served it, None where nobody knows.
+    `devices`: accelerators that served it, None where nobody knows. `failed`: its failed
+    requests by kind; `heard`: what the client noted, such as a failing warm-up.
     """
 
     run: Run
@@ -40,6 +43,8 @@ class Outcome:
     slos: tuple[tuple[Slo, SloState], ...]
     curves: Curves
     devices: int | None = None
+    failed: tuple[Failed, ...] = ()
+    heard: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -118,6 +123,8 @@ def outcome(
         slos=tuple((slo, slo_state(slo, metrics)) for slo in slos),
         curves=_curves(view),
         devices=view.devices,
+        failed=complaints.of_run(run),
+        heard=complaints.heard(run),
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from bench import complaints
 from bench.checks.case import Case, Finding, graded
 from bench.metrics import latency
 from bench.records import Record
@@ -52,15 +53,19 @@ def errors(case: Case) -> Finding | None:
     if not due:
         return None
     failed = view.inside & view.requests.failed
-    kinds = Counter(str(r.error) for r, bad in zip(view.records, failed, strict=True) if bad)
-    share = sum(kinds.values()) / due
-    named = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.most_common(3))
+    groups = complaints.failed(r for r, bad in zip(view.records, failed, strict=True) if bad)
+    share = sum(group.count for group in groups) / due
+    if not groups:
+        return None
+    named = "; ".join(complaints.brief(group) for group in groups[:3])
+    others = "; percentiles are of the others" if share < 1 else ""
+    adjusted = "; the adjusted percentiles count a failed request as infinite" if share < 1 else ""
     return graded(
         share,
         case.limits.errors,
         case.limits.errors_invalid,
-        f"{share:.1%} of the requests failed ({named}); percentiles are of the others",
-        "see the server's log; use the adjusted percentiles, in which a failed request is infinite",
+        f"{share:.1%} of the requests failed ({named}){others}",
+        complaints.hint(groups[0], view.run.point) + adjusted,
     )
 
 

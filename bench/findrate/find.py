@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+from bench import complaints
 from bench.checks import judge
 from bench.findrate import rates
 from bench.findrate.capacity import Capacity, Probe, answer
@@ -176,7 +177,9 @@ class _Search:
     def _believed(self, run: Run, rate: float) -> bool:
         if run.failure is None and not any(r.first_s is not None or r.ok for r in run.records):
             self.untrusted = MOST_UNTRUSTED
-            self.reasons.append(f"the server answered no request at {rate:.4g}/s: see its log")
+            groups = complaints.of_run(run)
+            why = f"{complaints.brief(groups[0])}; {groups[0].hint}" if groups else "see its log"
+            self.reasons.append(f"the server answered no request at {rate:.4g}/s: {why}")
             return False
         judgement = self.trust(run)
         bad = [r for r in judgement.reasons if r.verdict == "invalid" and r.check not in SERVER_CHECKS]

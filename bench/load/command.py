@@ -85,7 +85,7 @@ def load(
         shared_prefix_tokens=shared_prefix_tokens, endpoint=endpoint.value, stream=stream,
         temperature=temperature, request_timeout_s=timeout_s, silence_timeout_s=min(60.0, timeout_s),
     )  # fmt: skip
-    base = url.rstrip("/").removesuffix("/v1")
+    base = _base(url)
     server = Endpoint(base, model, "endpoint", "unknown", api_key_env=api_key_env)
     prompts = prompts_of(None if tokenizer == "none" else tokenizer)
     interrupted = False
@@ -113,8 +113,20 @@ def load(
     return 1 if verdict == "invalid" else 0
 
 
+def _base(url: str) -> str:
+    """The base address of the server. UserError for what cannot be asked, or would not be sent."""
+    from serving.engines.endpoint import url_problems
+    from serving.errors import UserError
+
+    wrong = url_problems(url)
+    if wrong:
+        raise UserError(f"--url: {wrong[0]}", "such as http://127.0.0.1:8000; the key: --api-key-env NAME")
+    return url.rstrip("/").removesuffix("/v1")
+
+
 def as_json(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> dict[str, Any]:
     """The contract of `servetune load --json`; nulls where the sample is too small, with `needed` beside."""
+    from bench import complaints
     from bench.metrics import compute, needed, percentiles
     from bench.metrics.intervals import intervals
     from bench.metrics.view import View
@@ -146,7 +158,8 @@ def as_json(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> dict[str, 
         },
         "metrics": metrics,
         "intervals": {name: asdict(interval) for name, interval in intervals(run).items()},
-        "notes": list(run.notes),
+        "errors": complaints.as_json(complaints.of_run(run)),
+        "notes": [*run.notes, *complaints.heard(run)],
     }
 
 

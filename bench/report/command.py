@@ -55,11 +55,13 @@ def show(folder: RunFolder, json: str | None) -> int:
 
 
 def as_json(path: Path, found: Sequence[Outcome]) -> dict[str, Any]:
-    """`{run, points[{key, engine, settings, load, verdict, reasons, failure, metrics, ...}]}`."""
+    """`{run, points[{key, engine, settings, load, verdict, reasons, failure, errors, metrics, ...}]}`."""
     return {"run": str(path), "points": [_point(o) for o in found]}
 
 
 def _point(o: Outcome) -> dict[str, Any]:
+    from bench import complaints
+
     run, failure = o.run, o.run.failure
     return {
         "key": o.key,
@@ -76,6 +78,8 @@ def _point(o: Outcome) -> dict[str, Any]:
         "slos": [{"slo": str(slo), "state": state} for slo, state in o.slos],
         "failure": {"kind": failure.kind.value, "detail": failure.detail, "hint": failure.hint}
         if failure else None,
+        "errors": complaints.as_json(o.failed),
+        "notes": [*run.notes, *o.heard],
         "metrics": dict(o.metrics),
         "too_few_samples": dict(o.needed),
         "currency": o.currency,

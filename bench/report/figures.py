@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench import complaints
 from bench.metrics import METRICS
 from bench.outcome import SHARES, Outcome
 from bench.report import words
@@ -117,7 +118,8 @@ def _point(o: Outcome, metrics: Sequence[str]) -> dict[str, Any]:
         "settings": {n: words.value_text(v) for n, v in run.point.config.settings.items()},
         "effective": {n: words.value_text(v) for n, v in run.effective.items()},
         "load": {n: v for n, v in vars(run.point.load).items() if v is not None},
-        "notes": list(run.notes),
+        "notes": [*run.notes, *o.heard],
+        "failed": [[complaints.brief(group), group.hint] for group in o.failed],
         "failure": f"{run.failure.kind}: {run.failure.detail}" if run.failure else None,
         "values": [_number(o.metrics[n], n) for n in metrics],
         "need": {str(i): o.needed[n] for i, n in enumerate(metrics) if n in o.needed},

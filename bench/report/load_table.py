@@ -24,6 +24,7 @@ RATES = (
 
 def show(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> None:
     """The measurement on stdout; a percentile below its floor of samples shows the number it needs."""
+    from bench import complaints
     from bench.metrics import METRICS, compute, needed
 
     console = Console()
@@ -35,6 +36,7 @@ def show(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> None:
             f"  [{COLOUR[reason.verdict]}]{reason.verdict}[/] {escape(reason.text)}", highlight=False
         )
         console.print(f"      {escape(reason.remedy)}", style="dim", highlight=False)
+    _failed(console, run)
     table = Table("ms", *STATISTICS, box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -51,8 +53,22 @@ def show(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> None:
         value = metrics.get(slo.name)
         met = "unknown" if value is None else "met" if value <= slo.limit else "missed"
         console.print(f"SLO {slo}: {met}", highlight=False)
-    for note in run.notes:
+    for note in (*run.notes, *complaints.heard(run)):
         console.print(f"note: {escape(note)}", style="dim", highlight=False)
+
+
+def _failed(console: Console, run: Run) -> None:
+    """Every kind of failure with its count, the server's words and what to type."""
+    from bench import complaints
+
+    groups = complaints.of_run(run)
+    if not groups:
+        return
+    count = sum(group.count for group in groups)
+    console.print(f"failed: {count} of {len(run.records)} requests", highlight=False)
+    for group in groups:
+        console.print(f"  [red]{group.count} × {group.name}[/]: {escape(group.said)}", highlight=False)
+        console.print(f"      {escape(group.hint)}", style="dim", highlight=False)
 
 
 def _cell(value: float | None, lacking: int | None) -> str:

@@ -235,6 +235,8 @@ function open(candidate, chosen = candidate.points[0]) {
   }
   for (const [verdict, text, remedy] of point.reasons)
     root.append(make("div", { class: `reason ${verdict === "invalid" ? "invalid" : "doubtful"}` }, make("p", {}, `${verdict}: ${text}`), remedy ? make("p", { class: "hint" }, make("b", {}, "remedy"), remedy) : null));
+  for (const [text, hint] of point.failed)
+    root.append(make("div", { class: "reason invalid" }, make("p", {}, text), make("p", { class: "hint" }, make("b", {}, "hint"), hint)));
   if (!point.reasons.length) root.append(make("p", {}, "Nothing speaks against this measurement."));
   if (point.slos.length) root.append(make("p", {}, "SLOs: " + point.slos.map(([text, state]) => `${text} ${state}`).join(" · ")));
   const plots = make("div", { class: "pair" });

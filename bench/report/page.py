@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from bench.metrics import METRICS
 from bench.outcome import Outcome
 from bench.plan.scenario import Scenario
-from bench.report import accuracy_table, figures, study, words
+from bench.report import accuracy_table, failed, figures, study, words
 from bench.report.answer import Answer, answers, everywhere
 from bench.report.ranking import COST, Candidate, Job, push, tally
 from bench.report.terminal import columns_for
@@ -114,6 +114,8 @@ def context(
         "table": _table(jobs, names, outcomes),
         "doubts": _doubts(outcomes),
         "failures": _failures(outcomes, names),
+        "failed_requests": failed.rows(outcomes, names),
+        "notes": failed.notes(outcomes),
         "dropped": (manifest.get("plan") or {}).get("dropped", []),
         "configs": _configs(outcomes, names),
         "prices": list(dict.fromkeys(o.price for o in outcomes if o.price)),

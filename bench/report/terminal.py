@@ -16,7 +16,7 @@ from rich.text import Text
 from bench.metrics import METRICS
 from bench.outcome import Outcome
 from bench.plan.scenario import Scenario
-from bench.report import accuracy_table, words
+from bench.report import accuracy_table, failed, words
 from bench.report.answer import Answer, answers
 from bench.report.ranking import Candidate, Job, push, tally
 
@@ -61,6 +61,7 @@ def show(
     if scenario.accuracy is not None:
         accuracy_table.show(out, cards, scenario.accuracy, names, path)
     _failures(out, outcomes, names)
+    failed.show(out, outcomes)
     _next(out, outcomes, jobs, path)
     if cards:
         key = next((c.config.key for c in cards if c.floor is not None), "KEY")
