@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from serving.exporters.deployment import Deployment
-from serving.exporters.pod import USER, image
+from serving.exporters.pod import ACCOUNT, CACHE, USER, image
 from serving.exporters.quoting import compose_text, mebibytes, yaml_text
 from serving.exporters.vllm import run_script, serve
 
 API_KEY = "VLLM_API_KEY"
+CACHE_VOLUME = {"type": "volume", "source": "cache", "target": CACHE}
 
 
 def files(deployment: Deployment) -> dict[str, str]:
@@ -30,14 +31,13 @@ def compose(deployment: Deployment) -> dict[str, Any]:
     if deployment.gpus:
         device = {"driver": "nvidia", "count": deployment.gpus, "capabilities": ["gpu"]}
         resources["reservations"] = {"devices": [device]}
-    home = {"HOME": "/cache", "XDG_CACHE_HOME": "/cache", "HF_HOME": "/cache/huggingface"}
     fixed = {"MODEL_DIR": "/model", "HOST": "0.0.0.0", "API_KEY_FILE": "/run/secrets/api-key"}  # noqa: S104
     health = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=3)"
     server = {
         "image": compose_text(image(deployment)),
         "entrypoint": ["/bin/sh", "/etc/serve/run.sh"],
         "command": [],
-        "environment": {**home, **fixed, **others},
+        "environment": {**ACCOUNT, **fixed, **others},
         "configs": [
             {"source": "serve", "target": "/etc/serve/serve.yaml"},
             {"source": "run", "target": "/etc/serve/run.sh", "mode": 0o555},
@@ -46,8 +46,9 @@ def compose(deployment: Deployment) -> dict[str, Any]:
         "ports": ["127.0.0.1:8000:8000"],
         "volumes": [
             {"type": "bind", "source": "./model", "target": "/model", "read_only": True},
-            {"type": "volume", "source": "cache", "target": "/cache"},
+            CACHE_VOLUME,
         ],
+        "depends_on": {"cache": {"condition": "service_completed_successfully"}},
         "user": f"{USER}:{USER}",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
@@ -66,8 +67,26 @@ def compose(deployment: Deployment) -> dict[str, Any]:
     }
     return {
         "name": deployment.name,
-        "services": {"vllm": server},
+        "services": {"vllm": server, "cache": _cache_owner(deployment)},
         "configs": {"serve": {"file": "./serve.yaml"}, "run": {"file": "./run.sh"}},
         "secrets": {"api-key": {"file": "./api-key"}},
         "volumes": {"cache": {}},
+    }
+
+
+def _cache_owner(deployment: Deployment) -> dict[str, Any]:
+    """Gives the cache to the server's user once: a new volume belongs to root where the image has no such
+    folder, and then the server can write nowhere."""
+    return {
+        "image": compose_text(image(deployment)),
+        "entrypoint": ["chown", f"{USER}:{USER}", CACHE],
+        "command": [],
+        "user": "0:0",
+        "network_mode": "none",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "cap_add": ["CHOWN"],
+        "security_opt": ["no-new-privileges:true"],
+        "volumes": [CACHE_VOLUME],
+        "restart": "no",
     }

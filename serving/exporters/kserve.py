@@ -8,7 +8,7 @@ probes are all written out, since the numbers hold for no other. A canary is a s
 from __future__ import annotations
 
 from serving.exporters.deployment import Deployment
-from serving.exporters.pod import CONFIG_PATH, Json, config_map, container, pod_security
+from serving.exporters.pod import CONFIG_PATH, Json, config_map, container, pod_security, scratch_mounts
 from serving.exporters.pod import placement as place
 from serving.exporters.quoting import mebibytes, yaml_text
 from serving.exporters.vllm import serve
@@ -33,7 +33,7 @@ def service(deployment: Deployment) -> Json:
     main["command"] = ["vllm", "serve", MOUNTED_MODEL]
     main["volumeMounts"] = [
         {"name": "serve", "mountPath": CONFIG_PATH, "readOnly": True},
-        {"name": "cache", "mountPath": "/cache"},
+        *scratch_mounts(),
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a volume of the pod's own
     ]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -49,6 +49,7 @@ def service(deployment: Deployment) -> Json:
         "volumes": [
             {"name": "serve", "configMap": {"name": f"{deployment.name}-serve"}},
             {"name": "cache", "emptyDir": {"sizeLimit": "8Gi"}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "4Gi"}},
             {"name": "shm", "emptyDir": shm},
         ],
     }

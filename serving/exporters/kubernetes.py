@@ -7,7 +7,18 @@ hash, so a changed setting is a rollout.
 from __future__ import annotations
 
 from serving.exporters.deployment import Deployment
-from serving.exporters.pod import MODEL_PATH, PORT, Json, container_security, env, image, pod, pod_security
+from serving.exporters.pod import (
+    ACCOUNT,
+    MODEL_PATH,
+    PORT,
+    Json,
+    container_security,
+    env,
+    image,
+    pod,
+    pod_security,
+    scratch_mounts,
+)
 from serving.exporters.quoting import kube_text, mebibytes, seconds, yaml_text
 from serving.exporters.vllm import model_sums, serve
 
@@ -153,9 +164,7 @@ def model_job(deployment: Deployment) -> Json:
     own = [{"name": "MODEL", "value": kube_text(deployment.model)}, {"name": "DEST", "value": MODEL_PATH}]
     if deployment.is_hub_model:
         own.append({"name": "REVISION", "value": deployment.revision or "main"})
-    shared = [
-        e for e in env(deployment) if e["name"] in ("HOME", "HF_HOME", "HF_HUB_DISABLE_TELEMETRY", "HF_TOKEN")
-    ]
+    shared = [e for e in env(deployment) if e["name"] in (*ACCOUNT, "HF_HUB_DISABLE_TELEMETRY", "HF_TOKEN")]
     resources = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}}
     step = {
         "name": "model",
@@ -167,7 +176,7 @@ def model_job(deployment: Deployment) -> Json:
         "volumeMounts": [
             {"name": "serve", "mountPath": "/etc/serve", "readOnly": True},
             {"name": "model", "mountPath": "/models"},
-            {"name": "cache", "mountPath": "/cache"},
+            *scratch_mounts(),
         ],
     }
     name = f"{deployment.name}-model"
@@ -181,6 +190,7 @@ def model_job(deployment: Deployment) -> Json:
             {"name": "serve", "configMap": {"name": f"{deployment.name}-serve"}},
             {"name": "model", "persistentVolumeClaim": {"claimName": name}},
             {"name": "cache", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {}},
         ],
     }
     labels = {**deployment.labels, "app.kubernetes.io/component": "model"}

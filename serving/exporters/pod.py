@@ -17,6 +17,24 @@ CONFIG_PATH = "/etc/serve"
 UNRESOLVED = "registry.invalid/unresolved:unresolved"
 """Stands for an image nobody pinned: it cannot be pulled, so nothing else can be started by mistake."""
 
+CACHE = "/cache"
+IDENTITY = {"USER": "vllm", "LOGNAME": "vllm"}
+"""torch asks for the user's name while it is imported (2.11; later ones when they compile), and a uid without
+a passwd entry has none but these: KeyError before an argument is read (vllm-project/vllm#44548)."""
+ACCOUNT = {
+    **IDENTITY,
+    "HOME": CACHE,
+    "XDG_CACHE_HOME": CACHE,
+    "XDG_CONFIG_HOME": f"{CACHE}/config",
+    "HF_HOME": f"{CACHE}/huggingface",
+    "TRITON_CACHE_DIR": f"{CACHE}/triton",
+    "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/torchinductor",
+    "VLLM_CACHE_ROOT": f"{CACHE}/vllm",
+    "VLLM_CONFIG_ROOT": f"{CACHE}/config/vllm",
+}
+"""Who the server is and where it writes: on the volume that its user may write to, whatever the image holds
+and also where a policy makes the root file system read-only."""
+
 Json = dict[str, Any]
 
 
@@ -46,21 +64,15 @@ def container(deployment: Deployment, name: str) -> Json:
         "volumeMounts": [
             {"name": "serve", "mountPath": CONFIG_PATH, "readOnly": True},
             {"name": "model", "mountPath": "/models", "readOnly": True},
-            {"name": "cache", "mountPath": "/cache"},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
-            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+            *scratch_mounts(),
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a volume of the pod's own
         ],
     }
 
 
 def env(deployment: Deployment) -> list[Json]:
-    """Values as text, then secrets by reference; HOME and caches on the volume a non-root user may write."""
-    values = {"HOME": "/cache", "XDG_CACHE_HOME": "/cache", "HF_HOME": "/cache/huggingface"}
-    values |= {
-        "TRITON_CACHE_DIR": "/cache/triton",
-        "VLLM_CACHE_ROOT": "/cache/vllm",
-        **environment(deployment),
-    }
+    """Values as text, then secrets by reference."""
+    values = {**ACCOUNT, **environment(deployment)}
     found: list[Json] = [{"name": name, "value": kube_text(value)} for name, value in values.items()]
     for secret in deployment.secrets:
         reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
@@ -83,6 +95,11 @@ def probes(deployment: Deployment) -> Json:
         "readinessProbe": {**health, "periodSeconds": PERIOD_S, "timeoutSeconds": 3, "failureThreshold": 2},
         "livenessProbe": {**health, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
     }
+
+
+def scratch_mounts() -> list[Json]:
+    """Everything that is written beside shared memory: caches, and temporary files."""
+    return [{"name": "cache", "mountPath": CACHE}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
 
 
 def container_security() -> Json:

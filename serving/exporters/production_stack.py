@@ -10,7 +10,7 @@ from typing import Any
 
 from serving.exporters import vllm
 from serving.exporters.deployment import GIB, Deployment
-from serving.exporters.pod import PERIOD_S, image, label_value
+from serving.exporters.pod import IDENTITY, PERIOD_S, image, label_value
 from serving.exporters.quoting import kube_text, mebibytes, yaml_text
 from serving.exporters.vllm import arguments, environment
 
@@ -39,7 +39,7 @@ def values(deployment: Deployment) -> dict[str, Any]:
     repository, tag = _image(image(deployment))
     key = next((s for s in deployment.secrets if s.env == "VLLM_API_KEY"), None)
     hub = next((s for s in deployment.secrets if s.env == "HF_TOKEN"), None)
-    env = {name: value for name, value in environment(deployment).items() if name != "HF_HUB_OFFLINE"}
+    env = {n: v for n, v in {**IDENTITY, **environment(deployment)}.items() if n != "HF_HUB_OFFLINE"}
     spec: dict[str, Any] = {
         "name": deployment.name,
         "repository": repository,

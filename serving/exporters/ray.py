@@ -9,7 +9,16 @@ from __future__ import annotations
 import math
 
 from serving.exporters.deployment import Deployment
-from serving.exporters.pod import PORT, Json, container_security, env, label_value, placement, pod_security
+from serving.exporters.pod import (
+    PORT,
+    Json,
+    container_security,
+    env,
+    label_value,
+    placement,
+    pod_security,
+    scratch_mounts,
+)
 from serving.exporters.quoting import mebibytes, yaml_text
 from serving.exporters.vllm import environment, settings
 
@@ -111,10 +120,14 @@ def _pod(deployment: Deployment, name: str, cpus: str, memory: str, gpu: dict[st
                 },
                 "securityContext": container_security(),
                 "volumeMounts": [
-                    {"name": "cache", "mountPath": "/cache"},
+                    *scratch_mounts(),
                     {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a volume of the pod's own
                 ],
             }
         ],
-        "volumes": [{"name": "cache", "emptyDir": {"sizeLimit": "64Gi"}}, {"name": "shm", "emptyDir": shm}],
+        "volumes": [
+            {"name": "cache", "emptyDir": {"sizeLimit": "64Gi"}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": shm},
+        ],
     }

@@ -99,6 +99,9 @@ def run_script(deployment: Deployment) -> str:
 # Further arguments go to vllm and win over serve.yaml.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
+# A uid without a passwd entry has no other name, and torch asks for one while it is imported.
+USER="${{USER:-$(id -un 2>/dev/null || true)}}"
+export USER="${{USER:-vllm}}" LOGNAME="${{LOGNAME:-${{USER:-vllm}}}}"
 {exports}if [ -n "${{CREDENTIALS_DIRECTORY:-}}" ] && [ -r "$CREDENTIALS_DIRECTORY/api-key" ]; then
     API_KEY_FILE=$CREDENTIALS_DIRECTORY/api-key
 fi

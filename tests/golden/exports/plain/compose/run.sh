@@ -8,6 +8,9 @@
 # Further arguments go to vllm and win over serve.yaml.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
+# A uid without a passwd entry has no other name, and torch asks for one while it is imported.
+USER="${USER:-$(id -un 2>/dev/null || true)}"
+export USER="${USER:-vllm}" LOGNAME="${LOGNAME:-${USER:-vllm}}"
 export VLLM_NO_USAGE_STATS=1
 export VLLM_DO_NOT_TRACK=1
 export DO_NOT_TRACK=1
