@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from serving.exporters import histogram
 from serving.exporters.deployment import Deployment, Slo
-from serving.exporters.quoting import bound, promql_string, seconds
+from serving.exporters.quoting import promql_string, seconds
 
 ERROR_BUDGET = 0.01
 """Share of requests that may end in an error or an abort of the server before somebody is told."""
@@ -103,27 +104,35 @@ def _burn(deployment: Deployment, slo: Slo, burn: Burn, scale: float) -> Alert:
     count = f"{slo.series}_count{selector(deployment)}"
     least = math.ceil(LEAST_EVENTS / limit)
     expr = (
-        f"{_slow_share(deployment, slo, short)} > {limit:.6g}"
-        f" and {_slow_share(deployment, slo, long)} > {limit:.6g}"
+        f"{_slow_share(deployment, slo, slo.limit_s, short)} > {limit:.6g}"
+        f" and {_slow_share(deployment, slo, slo.limit_s, long)} > {limit:.6g}"
         f" and sum(increase({count}[{short}])) >= {least}"
     )
-    per_minute = max(60, 2 * least)
-    bucket = f"{slo.series}_bucket{selector(deployment, le=bound(slo.limit_s))}"
-    minutes = 90
+    minutes, per_minute = 90, max(60, 2 * least)
+    counted = histogram.count(deployment, slo, slo.limit_s)
     return Alert(
         f"Servetune{_camel(slo.name)}{burn.name}Burn",
         expr,
         burn.wait_s * scale,
         burn.severity,
-        f"{slo.metric.upper()} is above {slo.limit_s:g} s for too many requests (SLO: p{slo.percentile:g})",
-        ((bucket, f"0x{minutes}"), (count, f"0+{per_minute}x{minutes}")),
+        f"{slo.metric.upper()} is above {slo.limit_s:g} s for too many requests (SLO: p{slo.percentile:g})"
+        + counted.note,
+        _slow(deployment, slo, slo.limit_s, per_minute, minutes),
         60.0 * (minutes - 1),
     )
 
 
-def _slow_share(deployment: Deployment, slo: Slo, window: str) -> str:
-    fast = f"sum(rate({slo.series}_bucket{selector(deployment, le=bound(slo.limit_s))}[{window}]))"
-    return f"(1 - {fast} / sum(rate({slo.series}_count{selector(deployment)}[{window}])))"
+def _slow_share(deployment: Deployment, slo: Slo, limit_s: float, window: str) -> str:
+    counted = histogram.count(deployment, slo, limit_s)
+    return histogram.slow_share(counted, slo.series, selector(deployment)[:-1], window)
+
+
+def _slow(
+    deployment: Deployment, slo: Slo, limit_s: float, rate: float, minutes: int
+) -> tuple[tuple[str, str], ...]:
+    """Every request a little above the limit, in the buckets that the server really has."""
+    value_s = histogram.JUST_ABOVE * limit_s
+    return tuple(histogram.observed(deployment, slo, selector(deployment)[:-1], value_s, rate, minutes))
 
 
 def _regression(deployment: Deployment, slo: Slo, scale: float) -> Alert:
@@ -131,9 +140,8 @@ def _regression(deployment: Deployment, slo: Slo, scale: float) -> Alert:
     limit, window = slo.regression_s, seconds(max(1, 600 * scale))
     assert limit is not None
     limit = round(limit, 6)
-    fast = f"{slo.series}_bucket{selector(deployment, le=bound(limit))}"
     count = f"{slo.series}_count{selector(deployment)}"
-    share = f"(1 - sum(rate({fast}[{window}])) / sum(rate({count}[{window}])))"
+    share = _slow_share(deployment, slo, limit, window)
     least = math.ceil(LEAST_EVENTS / slo.budget)
     allowed = burn_threshold(slo.budget, 2.0)
     expr = (
@@ -148,8 +156,13 @@ def _regression(deployment: Deployment, slo: Slo, scale: float) -> Alert:
         expr,
         300 * scale,
         "ticket",
-        f"{slo.metric.upper()} p{slo.percentile:g} is above what was measured for this load ({limit:g} s)",
-        ((fast, "0x60"), (count, f"0+{least}x60"), (running, "1x60"), (success, f"0+{slow_rate:.6g}x60")),
+        f"{slo.metric.upper()} p{slo.percentile:g} is above what was measured for this load ({limit:g} s)"
+        + histogram.count(deployment, slo, limit).note,
+        (
+            *_slow(deployment, slo, limit, least, 60),
+            (running, "1x60"),
+            (success, f"0+{slow_rate:.6g}x60"),
+        ),
         50 * 60.0,
     )
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.exporters import alerts, kubernetes
+from serving.exporters import alerts, histogram, kubernetes
 from serving.exporters.alerts import selector
 from serving.exporters.canary import WEIGHTS, SampleTest, pause_s, test_size
 from serving.exporters.dashboard import dashboard
 from serving.exporters.deployment import Deployment, Slo
 from serving.exporters.pod import PORT, Json
-from serving.exporters.quoting import bound, json_text, seconds, yaml_text
+from serving.exporters.quoting import json_text, seconds, yaml_text
 
 PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"
 HEADROOM = 0.8
 """Scale out at this share of the measured concurrency, for a replica takes its cold start to come."""
 POD_HASH = "rollouts_pod_template_hash"
+WINDOW = "{{args.window}}"
+UNTIMED_S = 3600
+"""What an analysis looks back on where no measured rate says how long its requests take to come."""
 
 
 def files(deployment: Deployment) -> dict[str, str]:
@@ -72,18 +75,20 @@ def rollout(deployment: Deployment) -> Json:
 
 def steps(deployment: Deployment) -> list[Json]:
     """Weight, pause, analysis. Each pause lasts until the analysis has the requests its test needs; where no
-    rate was measured it lasts until somebody says go."""
-    needed = max((test_size(slo.budget).requests for slo in deployment.slos), default=0)
+    rate was measured it lasts until somebody says go, and the analysis looks back an hour."""
+    budgets = [alerts.ERROR_BUDGET, *(slo.budget for slo in deployment.slos)]
+    needed = max(test_size(budget).requests for budget in budgets)
     found: list[Json] = []
     for weight in WEIGHTS:
         found.append({"setWeight": weight})
-        if not deployment.safe_rate or not needed:
+        if deployment.safe_rate:
+            pause = pause_s(needed, weight, deployment.safe_rate, deployment.replicas)
+            found.append({"pause": {"duration": f"{pause}s"}})
+        else:
+            pause = UNTIMED_S
             found.append({"pause": {}})
-            continue
-        pause = pause_s(needed, weight, deployment.safe_rate, deployment.replicas)
         window = [{"name": "window", "value": f"{pause}s"}]
         latest = [{"name": "canary-hash", "valueFrom": {"podTemplateHashValue": "Latest"}}]
-        found.append({"pause": {"duration": f"{pause}s"}})
         found.append(
             {"analysis": {"templates": [{"templateName": deployment.name}], "args": latest + window}}
         )
@@ -92,33 +97,74 @@ def steps(deployment: Deployment) -> list[Json]:
 
 def analysis(deployment: Deployment) -> Json:
     """Both conditions are given: an empty or NaN answer is then inconclusive, which pauses for a person,
-    while a success condition alone would call it failed."""
+    while a success condition alone would call it failed. Errors are looked for whatever the SLOs say: fast
+    answers that fail are fast."""
+    counts = {slo.name.replace("_", "-"): _counted(deployment, slo) for slo in deployment.slos}
+    notes = "; ".join(f"{name}{counted.note}" for name, counted in counts.items() if counted.note)
+    said = {"annotations": {"servetune.dev/buckets": notes}} if notes else {}
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "AnalysisTemplate",
-        "metadata": {"name": deployment.name, "labels": deployment.labels},
+        "metadata": {"name": deployment.name, "labels": deployment.labels, **said},
         "spec": {
             "args": [{"name": "canary-hash"}, {"name": "window"}],
-            "metrics": [_metric(deployment, slo, test_size(slo.budget)) for slo in deployment.slos]
-            or [_alive(deployment)],
+            "metrics": [
+                *(_metric(deployment, slo, test_size(slo.budget)) for slo in deployment.slos),
+                _errors(deployment),
+                _http_errors(deployment),
+                _silent(deployment),
+            ],
         },
     }
 
 
+def _counted(deployment: Deployment, slo: Slo) -> histogram.Count:
+    return histogram.count(deployment, slo, slo.limit_s)
+
+
+def _of_canary(labels: str) -> str:
+    """A selector without its closing brace, of the canary's pods alone."""
+    return labels[:-1] + f',{POD_HASH}="{{{{args.canary-hash}}}}"'
+
+
 def _metric(deployment: Deployment, slo: Slo, test: SampleTest) -> Json:
-    own = selector(deployment)[:-1] + f',{POD_HASH}="{{{{args.canary-hash}}}}"'
-    count = f"sum(increase({slo.series}_count{own}}}[{{{{args.window}}}}]))"
-    fast = f'sum(increase({slo.series}_bucket{own},le="{bound(slo.limit_s)}"}}[{{{{args.window}}}}]))'
-    query = f"(1 - {fast} / {count}) and {count} >= {test.requests}"
+    own = _of_canary(selector(deployment))
+    count = f"sum(increase({slo.series}_count{own}}}[{WINDOW}]))"
+    slow = histogram.slow_share(_counted(deployment, slo), slo.series, own, WINDOW, "increase")
+    query = f"{slow} and {count} >= {test.requests}"
     return {"name": slo.name.replace("_", "-"), **_measured(query, f"{test.share:.6g}")}
 
 
-def _alive(deployment: Deployment) -> Json:
-    own = selector(deployment)[:-1] + f',{POD_HASH}="{{{{args.canary-hash}}}}"'
-    name, window = "vllm:request_success_total", "[{{args.window}}]"
-    bad = f'sum(increase({name}{own},finished_reason=~"error|abort"}}{window}))'
-    every = f"sum(increase({name}{own}}}{window}))"
-    return {"name": "errors", **_measured(f"({bad} or vector(0)) / {every}", f"{alerts.ERROR_BUDGET:.6g}")}
+def _errors(deployment: Deployment) -> Json:
+    """Requests that the engine ended in an error or an abort."""
+    own, name = _of_canary(selector(deployment)), "vllm:request_success_total"
+    bad = f'sum(increase({name}{own},finished_reason=~"error|abort"}}[{WINDOW}]))'
+    return _failing("errors", bad, f"sum(increase({name}{own}}}[{WINDOW}]))")
+
+
+def _http_errors(deployment: Deployment) -> Json:
+    """Answers 5xx, which may never reach the engine's own count. Their series begins with the first of them,
+    where increase() sees no step; a canary's counters begin at nought, so their value is the count."""
+    own = _of_canary(alerts.labels({"job": deployment.name})) + ',handler!="/v1/models"'
+    name = "http_requests_total"
+    bad, every = (f"sum(max_over_time({name}{own}{more}}}[{WINDOW}]))" for more in (',status="5xx"', ""))
+    return _failing("http-errors", bad, every)
+
+
+def _failing(name: str, bad: str, every: str) -> Json:
+    """Fails as soon as there are more bad ones than the test allows of all its requests; passes once it has
+    seen as many; until then there is no answer."""
+    test = test_size(alerts.ERROR_BUDGET)
+    limit, bad = f"{test.share:.6g}", f"({bad} or vector(0))"
+    early = f"{bad} / clamp_min({every}, {test.requests}) > {limit}"
+    query = f"({early}) or ({bad} / {every} and {every} >= {test.requests})"
+    return {"name": name, **_measured(query, limit)}
+
+
+def _silent(deployment: Deployment) -> Json:
+    """A canary that reports nothing is not well: 1 when no pod of it has a metric, which fails the step."""
+    alive = f"count(vllm:num_requests_running{_of_canary(selector(deployment))}}})"
+    return {"name": "reports-nothing", **_measured(f"({alive} or vector(0)) < bool 1", "0")}
 
 
 def _measured(query: str, limit: str) -> Json:
@@ -238,10 +284,10 @@ def _quiet(deployment: Deployment, found: list[alerts.Alert]) -> dict[str, Any]:
         labels = alerts.labels({"job": deployment.name, **deployment.cache_labels})
         series[f"vllm:cache_config_info{labels}"] = f"1x{minutes}"
     for slo in deployment.slos:
-        limits = [slo.limit_s] + ([round(slo.regression_s, 6)] if slo.regression_s else [])
-        series[f"{slo.series}_count{own}"] = f"0+{rate}x{minutes}"
-        for limit in limits:
-            series[f"{slo.series}_bucket{selector(deployment, le=bound(limit))}"] = f"0+{rate}x{minutes}"
+        same = [s for s in deployment.slos if s.metric == slo.metric]
+        series |= dict(
+            histogram.observed(deployment, slo, own[:-1], min(map(_healthy_s, same)), rate, minutes)
+        )
     checks = [
         {"eval_time": seconds(60.0 * (minutes - 5)), "alertname": a.name, "exp_alerts": []} for a in found
     ]
@@ -251,6 +297,12 @@ def _quiet(deployment: Deployment, found: list[alerts.Alert]) -> dict[str, Any]:
         "input_series": [{"series": s, "values": v} for s, v in series.items()],
         "alert_rule_test": checks,
     }
+
+
+def _healthy_s(slo: Slo) -> float:
+    """What was measured, where that kept the promise; half the limit otherwise."""
+    measured = slo.measured_s
+    return measured if measured is not None and measured < slo.limit_s else slo.limit_s / 2
 
 
 def collector(deployment: Deployment) -> Json:

@@ -27,7 +27,8 @@ FAMILIES = {
     "tpot": ("inter_token_latency", ITL_BUCKETS),
     "e2e": ("request_latency", LATENCY_BUCKETS),
 }
-"""Latency -> bucket family and its default bounds (vLLM 0.32, `v1/metrics/buckets.py`)."""
+"""Latency -> bucket family and its default bounds: the same in vLLM 0.20.2, 0.24.0, 0.28.0
+(`v1/metrics/loggers.py`), 0.31.0 and 0.32.0 (`v1/metrics/buckets.py`)."""
 
 BUCKETS_SINCE = (0, 32)
 
@@ -71,7 +72,7 @@ def settings(deployment: Deployment) -> dict[str, object]:
 
 def buckets(deployment: Deployment) -> dict[str, list[float]]:
     """Default bounds with every SLO limit and regression limit among them, for a limit between two bounds
-    can only be guessed at. Empty for versions without the flag."""
+    can only be guessed at. Empty for versions without the flag, where `histogram.count` decides."""
     if _version(deployment.version) < BUCKETS_SINCE:
         return {}
     found: dict[str, set[float]] = {}
