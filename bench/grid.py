@@ -49,9 +49,28 @@ class Load:
     silence_timeout_s: float = 60.0
 
 
+DRAWN: tuple[Arrivals, ...] = ("poisson", "gamma", "ramp")
+"""Arrival processes whose moments are drawn."""
+
+
+def seed_of(load: Load, seed: int, repeat: int) -> int:
+    """The seed that a repeat of a scenario's load is drawn with: its arrivals, and seeds of sampled answers.
+
+    By seed and repeat alone, so that every configuration meets the same draws in the same repeat and their
+    differences are not made of them. Repeat 0 has the scenario's own. A load without a draw keeps it
+    throughout, and so its key. (Prompts differ by `Point.key`: no point finds another's in a cache.)
+    """
+    if repeat == 0 or (load.arrivals not in DRAWN and load.temperature == 0):
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{repeat}".encode()).digest()[:4], "big")
+
+
 @dataclass(frozen=True)
 class Point:
-    """One config under one load, once. `key` is its content: equal keys, the same experiment."""
+    """One config under one load, once. `key` is its content: equal keys, the same experiment.
+
+    `seed` is the one that this repeat is drawn with (`seed_of`).
+    """
 
     config: ServingConfig
     load: Load

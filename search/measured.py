@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bench.accuracy import planned, store
 from bench.accuracy.verdict import certifying, screening
-from bench.grid import Load, Point
+from bench.grid import Load, Point, seed_of
 from bench.measure import measure
 from bench.plan.estimate import ready_s
 from bench.plan.expand import loads_of
@@ -52,6 +53,8 @@ class Measured:
     timed: Timed
     first_launch: int = 1
     feasible: Feasible = field(init=False)
+    confirmed: Counter[str] = field(default_factory=Counter, init=False)
+    """By `key_of`: rounds that are over. A round's draws are common to all who are measured in it."""
 
     def __post_init__(self) -> None:
         self.feasible = Feasible(self.target)
@@ -68,6 +71,7 @@ class Measured:
             by_launch.setdefault(run.launch, []).append(run)
         for runs in by_launch.values():
             self.feasible.learn(runs[0].point.config, runs, None)
+        self.confirmed = Counter(key_of(one.config) for one in history if one.fidelity == "confirm")
         for one in history:
             rate = self._tokens_per_s(one)
             if rate is not None and one.fidelity != "screen":
@@ -94,10 +98,14 @@ class Measured:
     def measure(self, settings: Settings, fidelity: Fidelity) -> Outcome:
         """One look on a launch of its own; points that the folder holds already are not measured again."""
         config = self.config(settings)
-        repeat = self._repeats(config) + 1 if fidelity == "confirm" else 0
+        repeat = 0
+        if fidelity == "confirm":
+            self.confirmed[key_of(settings)] += 1
+            repeat = self.confirmed[key_of(settings)]
         share = self.scenario.search.screen_share
         loads = [short(load, share) if fidelity == "screen" else load for load in self.loads()]
-        points = tuple(Point(config, load, self.scenario.seed, repeat) for load in loads)
+        seed = self.scenario.seed
+        points = tuple(Point(config, load, seed_of(load, seed, repeat), repeat) for load in loads)
         return self._look(settings, config, fidelity, points)
 
     def staged(self, settings: Settings, promote: Promote) -> list[Outcome]:
@@ -240,11 +248,6 @@ class Measured:
     def answers_like(self, one: Settings, other: Settings) -> bool:
         """Whether the two differ only in settings that cannot change an output."""
         return certify.alike(self.config(one).settings) == certify.alike(self.config(other).settings)
-
-    def _repeats(self, config: ServingConfig) -> int:
-        """The highest repeat of this config in the folder."""
-        runs = (self.folder.run(key).point for key in self.folder.done())
-        return max((p.repeat for p in runs if p.config.key == config.key), default=0)
 
     def _needed(self, config: ServingConfig, value: float) -> float | None:
         """Output tokens per second that this config must make to be as good as `value`; None: not told."""

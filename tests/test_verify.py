@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from sim_process import MODEL, started
+from synthetic import open_loop
 
 import servetune
 from bench.records import Judgement, Reason
@@ -179,6 +180,26 @@ def test_an_invalid_measurement_is_repeated_and_then_inconclusive(
     assert not verdicts
     assert claim.verdict == "inconclusive"
     assert "the client was busy" in claim.text
+
+
+def test_every_attempt_draws_afresh_and_says_with_which_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured with arrivals that happened to be kind is not confirmed by the same arrivals."""
+    seeds: list[int] = []
+
+    def measure(server: Endpoint, load: object, words: object, slos: object, *, seed: int) -> object:
+        seeds.append(seed)
+        return open_loop(), Judgement("invalid" if len(seeds) % 2 else "ok")
+
+    monkeypatch.setattr("bench.load.running.measure", measure)
+    slo = {"metric": "tpot", "percentile": 50.0, "limit_ms": 2000.0}
+    load = {**LOAD, "arrivals": "poisson", "rate_per_s": 5.0, "concurrency": None}
+    spec = simulated(slos=[slo], evidence=[{"key": "a", "verdict": "ok", "slo": "met", "load": load}])
+    endpoint = Endpoint("http://127.0.0.1:1", MODEL, "vllm", "1")
+    claims = [promises.performance(spec, endpoint)[0] for _ in range(2)]
+    assert len(set(seeds)) == 4
+    assert [f"seed {seed}" in claim.text for seed, claim in zip(seeds[1::2], claims, strict=True)] == [
+        True
+    ] * 2
 
 
 def test_the_load_of_the_source_is_repeated_when_none_has_a_rate() -> None:

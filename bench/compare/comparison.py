@@ -107,6 +107,7 @@ def _claim(
 ) -> Comparison:
     better = METRICS[metric].better
     limit = 1 - margin if better == "higher" else 1 + margin
+    a, b, paired = _by_draws(a, b)
     notes = [*a.notes, *b.notes]
     if not a.launches or not b.launches:
         return _nothing(metric, limit, notes)
@@ -120,7 +121,9 @@ def _claim(
     if within is None and len(known_a) == len(known_b) == 1:
         notes.append("one launch a side, and the spread within it cannot be told: repeat with restart: true")
         return _nothing(metric, limit, notes)
-    found = ratio(known_a, known_b, within, confidence=confidence, restart_spread=restart_spread)
+    found = ratio(
+        known_a, known_b, within, confidence=confidence, restart_spread=restart_spread, paired=paired
+    )
     if found.note:
         notes.append(found.note)
     verdict = _verdict(found.interval, better, margin)
@@ -128,6 +131,35 @@ def _claim(
         metric, verdict, found.ratio, found.interval, limit, found.launches, found.between, found.within,
         tuple(dict.fromkeys(notes)),
     )  # fmt: skip
+
+
+def _by_draws(a: _Side, b: _Side) -> tuple[_Side, _Side, bool]:
+    """Launches of both sides in the order of the draws that they met; whether they are pairs.
+
+    Arrivals drawn by repeat are common to all configurations and differ between repeats, mostly by more than
+    launches do. Pairs need two launches or more a side, each with draws of its own; a launch whose partner
+    is not believable is left out. What met the same draws throughout (closed loops, one repeat) is no pair.
+    """
+    of = [{_draws(launch): launch for launch in side.launches} for side in (a, b)]
+    both = sorted(set(of[0]) & set(of[1]))
+    if len(both) < 2 or any(len(o) < len(side.launches) for o, side in zip(of, (a, b), strict=True)):
+        return a, b, False
+    left = [
+        f"{name}: {len(o) - len(both)} launch{'es' * (len(o) - len(both) > 1)} met draws that the other side "
+        "did not: left out"
+        for name, o in (("A", of[0]), ("B", of[1]))
+        if len(o) > len(both)
+    ]
+    sides = [
+        _Side(tuple(o[draws] for draws in both), (*side.notes, *left))
+        for o, side in zip(of, (a, b), strict=True)
+    ]
+    return sides[0], sides[1], True
+
+
+def _draws(launch: Sequence[View]) -> tuple[int, ...]:
+    """What a launch drew, as the load is the same: the seeds of its repeats."""
+    return tuple(sorted(view.run.point.seed for view in launch))
 
 
 def _nothing(metric: str, limit: float, notes: Sequence[str]) -> Comparison:

@@ -43,19 +43,22 @@ def ratio(
     *,
     confidence: float = CONFIDENCE,
     restart_spread: float = RESTART_SPREAD,
+    paired: bool = False,
 ) -> Ratio:
     """Ratio of positive measurements, one inner sequence a launch, one value a repeat on that launch.
 
     Two launches or more on a side: t interval over the launch means (Welch 1947; with one launch on
     the other side, its spread is taken to be the same). One launch a side: the standard errors
     `within` each run (relative, see `relative_error`), and `restart_spread` for what was not seen.
+    paired: launch i of both sides met the same draws, two launches a side or more: Student's t over the
+    differences, in which what the draws did to both is not contained.
     """
     logs = [[float(np.mean(np.log(launch))) for launch in side] for side in (a, b)]
     counts = (len(logs[0]), len(logs[1]))
     effect = float(np.mean(logs[1]) - np.mean(logs[0]))
     note, between = "", None
     if max(counts) >= 2:
-        error, degrees = _between(logs[0], logs[1])
+        error, degrees = (_paired if paired else _between)(logs[0], logs[1])
         between = error / math.sqrt(1 / counts[0] + 1 / counts[1])
     else:
         measured = math.hypot(*within) if within else 0.0
@@ -78,6 +81,12 @@ def _between(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     if va + vb == 0:
         return 0.0, len(a) + len(b) - 2.0
     return math.sqrt(va + vb), (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
+
+
+def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """Standard error of the mean difference of pairs, and its degrees of freedom."""
+    differences = np.subtract(b, a)
+    return float(np.std(differences, ddof=1)) / math.sqrt(len(a)), len(a) - 1.0
 
 
 def _within(launches: Sequence[Sequence[float]], errors: tuple[float, float] | None) -> float | None:

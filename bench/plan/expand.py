@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.grid import Load, Point
+from bench.grid import Load, Point, seed_of
 from bench.plan.rules import matches
 from bench.plan.scenario import EngineGrid, Scenario, Workload
 from bench.plan.scenariofile import quantity
@@ -41,7 +41,9 @@ def expand(scenario: Scenario, device: Device) -> tuple[list[Point], list[Droppe
             if reason is not None:
                 dropped.append(Dropped(f"{config.label} | {label(load)}", reason, scenario.repeats.count))
                 continue
-            points += [Point(config, load, scenario.seed, r) for r in range(scenario.repeats.count)]
+            points += [
+                Point(config, load, seed_of(load, scenario.seed, r), r) for r in range(scenario.repeats.count)
+            ]
     return points, dropped
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from bench.grid import Load
+from bench.grid import DRAWN, Load
 from bench.spec.claim import Claim, Outcome
 from bench.spec.modelfiles import folder
 from serving.engine import Endpoint
@@ -21,7 +22,8 @@ ATTEMPTS = 3
 def performance(spec: ServingSpec, server: Endpoint) -> list[Claim]:
     """The measured load once more, and each latency that the spec promises.
 
-    A measurement that may not be believed says nothing of the server: it is repeated, ATTEMPTS at most.
+    With draws of its own: the arrivals that made the promise look good must not confirm it. A measurement
+    that may not be believed says nothing of the server: it is repeated, ATTEMPTS at most.
     """
     from bench.load.running import measure
     from bench.metrics import compute
@@ -32,10 +34,12 @@ def performance(spec: ServingSpec, server: Endpoint) -> list[Claim]:
     if point is None or not spec.slos:
         return [Claim("performance", "inconclusive", "the spec has no evidence whose load can be repeated")]
     words = prompts(tokenizer(spec))
-    for attempt in range(ATTEMPTS):
-        run, judgement = measure(server, point, words, (), seed=1 + attempt)
+    for _ in range(ATTEMPTS):
+        seed = fresh_seed()
+        run, judgement = measure(server, point, words, (), seed=seed)
         if judgement.verdict != "invalid":
             break
+    drawn = f", arrivals drawn afresh (seed {seed})" if point.arrivals in DRAWN else ""
     why = "; ".join(r.text for r in judgement.reasons if r.verdict == "invalid")
     found, known = compute(run), intervals(run)
     claims = []
@@ -43,8 +47,14 @@ def performance(spec: ServingSpec, server: Endpoint) -> list[Claim]:
         name = f"{OUR_NAMES[fact.metric]}_p{fact.percentile:g}_ms"
         interval = known.get(name)
         low_high = (float(interval.low), float(interval.high)) if interval else None
-        claims.append(judged(name, slo, found.get(name), low_high, why))
+        claim = judged(name, slo, found.get(name), low_high, why)
+        claims.append(replace(claim, text=claim.text + drawn))
     return claims
+
+
+def fresh_seed() -> int:
+    """Of draws that no measurement before had."""
+    return secrets.randbits(32)
 
 
 def tokenizer(spec: ServingSpec) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.grid import Load
 from bench.records import Record, RequestError, Sample
 from bench.spec.claim import Claim, Outcome
-from bench.verify.promises import loaded, tokenizer
+from bench.verify.promises import fresh_seed, loaded, tokenizer
 from serving.engine import Endpoint
 from serving.spec import ServingSpec
 
@@ -48,7 +48,7 @@ def soak(
 
     with tempfile.TemporaryDirectory(prefix="servetune-soak-") as scratch, ExitStack() as stack:
         driven = drive(
-            server, asked(spec, point, seconds), seed=1, prompts=prompts(tokenizer(spec)),
+            server, asked(spec, point, seconds), seed=fresh_seed(), prompts=prompts(tokenizer(spec)),
             folder=Path(scratch) / "load", salt=f"soak-{spec.metadata.id}",
             before_start=begin, alive=alive,
         )  # fmt: skip
