@@ -229,7 +229,8 @@ class _Reader:
         try:
             loaded = wire.loads(text)
         except wire.WireError as error:
-            self.fail(RequestError.MALFORMED, f"{error}{self._labelled()}")
+            said = str(error).removeprefix("not JSON ")
+            self.fail(RequestError.MALFORMED, f"not a JSON object: {said}{self._labelled()}")
             return None
         if not isinstance(loaded, dict):
             self.fail(RequestError.MALFORMED, f"not a JSON object: {refusal.excerpt(data)}{self._labelled()}")
