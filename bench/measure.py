@@ -12,8 +12,9 @@ from bench.accuracy.launched import evaluate_launch, not_evaluated, owed
 from bench.grid import Point
 from bench.load.dialect import STRICT_NOTE, is_strict
 from bench.load.drive import Drive, drive
+from bench.load.lengths import fitted
 from bench.plan.planning import Launch, Plan
-from bench.records import RequestError, Run
+from bench.records import Record, RequestError, Run
 from bench.results import RunFolder
 from bench.telemetry.probe import Sampler
 from bench.traffic.prompts import Prompts, prompts_for
@@ -24,6 +25,8 @@ from serving.process import Server
 from serving.process import launch as start
 
 DEATH_NOTICED_S = 3.0
+STREAMING_S = 5.0
+"""A request whose last output came so shortly before its end was being answered."""
 
 
 def measure(plan: Plan, folder: RunFolder, watch: Watch) -> None:
@@ -84,6 +87,9 @@ def _measure_point(
     endpoint, telemetry = server.endpoint, plan.scenario.telemetry
     strict = is_strict(endpoint, point.load)
     notes = [STRICT_NOTE] if strict else []
+    if not endpoint.simulated:  # whose tokens are words
+        prompts, said = fitted(endpoint, point.load, prompts, lenient=strict)
+        notes += said
     sampler = Sampler(
         endpoint.pid,
         endpoint.url if telemetry.server_metrics else None,
@@ -127,5 +133,12 @@ def _failure(server: Server, driven: Drive) -> Failure | None:
     if not server.alive():
         return server.why_dead()
     if driven.records and errors <= {RequestError.SILENT, RequestError.TIMEOUT, RequestError.CENSORED}:
-        return server.why_silent(driven.records)
+        return None if any(map(_streamed, driven.records)) else server.why_silent(driven.records)
     return None
+
+
+def _streamed(record: Record) -> bool:
+    """Whether output still came when the request was given up: slow or without end, but not silent."""
+    if record.last_s is None or record.closed_s is None or record.error is RequestError.SILENT:
+        return False
+    return record.closed_s - record.last_s < STREAMING_S

@@ -49,6 +49,8 @@ class Record:
     event_s      arrival of each event that carries output, in order
     event_tokens tokens each of those events carried, where the server says so; else empty
     input_tokens, output_tokens   the server's usage; None when it sent none
+    reasoning_tokens  of output_tokens, by the server's usage; None when it does not say
+    output_bytes      UTF-8 bytes of the output that was shown, reasoning included; None of a failed request
     counted_output_tokens         by our tokenizer from the text, without special tokens; None without one
     """
 
@@ -69,6 +71,8 @@ class Record:
     output_tokens: int | None = None
     counted_output_tokens: int | None = None
     cached_input_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    output_bytes: int | None = None
     finish_reason: str | None = None
     status: int | None = None
     error: RequestError | None = None
@@ -80,6 +84,12 @@ class Record:
     def ok(self) -> bool:
         """Complete and without error; only these count as good, all count in denominators."""
         return self.error is None
+
+    @property
+    def hidden_tokens(self) -> int:
+        """Reasoning that the server counts and none of which it has shown."""
+        shown = self.first_s is not None and self.first_s != self.first_answer_s
+        return 0 if shown or not self.reasoning_tokens else max(0, self.reasoning_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ def read_records(path: Path) -> tuple[Record, ...]:
     names = [f.name for f in fields(Record)]
     columns = _read(path, names)
     out = []
-    for row in zip(*(columns[n] for n in names), strict=True):
-        values = dict(zip(names, row, strict=True))
+    for row in zip(*columns.values(), strict=True):
+        values = dict(zip(columns, row, strict=True))
         for name in _TUPLES:
             values[name] = tuple(values[name])
         values["error"] = RequestError(values["error"]) if values["error"] else None
@@ -82,5 +82,7 @@ def _read(path: Path, names: list[str]) -> dict[str, list[Any]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:  # a third of the time of read_table on a thousand small files
-        table = file.read(columns=names, use_threads=False)
-    return {name: table.column(name).to_pylist() for name in names}
+        # Columns that are newer than the file keep their default.
+        there = [name for name in names if name in file.schema_arrow.names]
+        table = file.read(columns=there, use_threads=False)
+    return {name: table.column(name).to_pylist() for name in there}

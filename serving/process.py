@@ -46,9 +46,9 @@ class Server:
         return _failure(self.child, self.config, "exited", load=True)
 
     def why_silent(self, records: Sequence[object]) -> Failure:
-        """Why a living server sent no token to any of these requests."""
+        """Why a living server, that said nothing more to any of these requests, is taken to hang."""
         failure = _failure(self.child, self.config, "silent", load=True)
-        return replace(failure, detail=f"{failure.detail}: {len(records)} requests without a token")
+        return replace(failure, detail=f"{failure.detail}: {len(records)} requests fell silent")
 
 
 @contextmanager

@@ -48,7 +48,10 @@ def censor(r):
 
 
 def shortened(tokens: int):
-    return lambda r: replace(r, output_tokens=tokens, counted_output_tokens=tokens)
+    return lambda r: replace(
+        r, output_tokens=tokens, counted_output_tokens=tokens, event_s=r.event_s[:tokens],
+        last_s=r.event_s[tokens - 1],
+    )  # fmt: skip
 
 
 def waiting_together(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -75,6 +78,23 @@ HALF_CACHED = [
 ]
 
 
+def clumped(events: int):
+    """Stamps as a buffer gives them: `events` wait for the last of them."""
+
+    def held(r):
+        stamps = r.event_s
+        late = tuple(stamps[min(len(stamps), (i // events + 1) * events) - 1] for i in range(len(stamps)))
+        return replace(r, event_s=late, first_s=late[0], first_answer_s=late[0], last_s=late[-1])
+
+    return held
+
+
+def thinking(r):
+    """Half the output is thought where nobody sees it, and told apart."""
+    return replace(r, event_s=r.event_s[10:], first_s=r.event_s[10], first_answer_s=r.event_s[10],
+                   reasoning_tokens=10)  # fmt: skip
+
+
 def uncounted(r):
     return replace(r, output_tokens=None, counted_output_tokens=None)
 
@@ -96,6 +116,11 @@ PROVOKED: dict[str, tuple[str, Run]] = {
     "littles_law": ("invalid", unbalanced(closed_loop())),
     "errors": ("suspect", open_loop(change=every(50, failed))),
     "censored": ("suspect", open_loop(change=every(50, censor))),
+    "input_length": ("invalid", open_loop(change=every(1, lambda r: replace(r, input_tokens=422)))),
+    "output_buffered": ("suspect", open_loop(change=every(1, clumped(20)))),
+    "hidden_reasoning": ("suspect", open_loop(change=every(2, thinking))),
+    "unseen_tokens": ("suspect", open_loop(change=every(3, lambda r: replace(r, output_bytes=9)))),
+    "surplus_events": ("invalid", open_loop(change=every(2, lambda r: replace(r, output_tokens=9)))),
     "output_length": ("invalid", open_loop(change=every(2, shortened(10)))),
     "finish_reason": ("suspect", open_loop(change=every(10, lambda r: replace(r, finish_reason="stop")))),
     "no_usage": ("suspect", open_loop(change=every(3, lambda r: replace(r, output_tokens=None)))),
@@ -179,6 +204,7 @@ def test_a_failed_point_and_an_empty_one_are_invalid():
         ("errors", open_loop(change=every(5, failed))),
         ("censored", open_loop(change=every(5, censor))),
         ("no_usage", open_loop(change=every(3, uncounted))),
+        ("unseen_tokens", open_loop(change=every(1, lambda r: replace(r, output_bytes=9)))),
         ("token_counts", open_loop(change=every(1, lambda r: replace(r, counted_output_tokens=15)))),
         ("cache_hits", open_loop(samples=HALF_CACHED)),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from bench.accuracy.task import Answer, Ask
+from bench.load.deadline import first_within_s
 from serving import wire
 from serving.engine import Endpoint
 from serving.keys import authorization, masked
@@ -26,9 +27,9 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, *, concurrency: int, timeout_s: float) -> None:
         self.endpoint = endpoint
+        self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(
             base_url=endpoint.url,
-            timeout=httpx.Timeout(timeout_s, connect=10.0),
             limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
             headers=authorization(endpoint.api_key_env),
             trust_env=False,
@@ -46,9 +47,15 @@ class Client:
         reply = await self._post(path, {"model": self.endpoint.served_model, **body(ask)})
         return answer_of(ask, reply)
 
+    def _patience(self, payload: Mapping[str, Any]) -> httpx.Timeout:
+        """A long answer, which comes whole, may take longer than a short one."""
+        tokens = payload.get("max_tokens")
+        within_s = first_within_s(self._timeout_s, tokens if isinstance(tokens, int) else 0)
+        return httpx.Timeout(within_s, connect=10.0)
+
     async def _post(self, path: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            response = await self._http.post(path, json=payload)
+            response = await self._http.post(path, json=payload, timeout=self._patience(payload))
         except httpx.TimeoutException as error:
             raise AskError("timeout", type(error).__name__) from error
         except httpx.HTTPError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bench.checks import answers, client, machine, server, steadiness
+from bench.checks import answers, client, machine, server, steadiness, stream
 from bench.checks.case import Case, Finding, Thresholds
 from bench.machine.calibration import Calibration
 from bench.metrics.view import View
@@ -28,10 +28,15 @@ CHECKS: dict[str, Callable[[Case], Finding | None]] = {
     "littles_law": steadiness.littles_law,
     "errors": answers.errors,
     "censored": answers.censored,
+    "input_length": answers.input_length,
     "output_length": answers.output_length,
     "finish_reason": answers.finish_reason,
     "no_usage": answers.no_usage,
     "token_counts": answers.token_counts,
+    "output_buffered": stream.output_buffered,
+    "hidden_reasoning": stream.hidden_reasoning,
+    "unseen_tokens": stream.unseen_tokens,
+    "surplus_events": stream.surplus_events,
     "cache_hits": server.cache_hits,
     "server_histograms": server.histograms,
     "foreign_requests": server.foreign_requests,

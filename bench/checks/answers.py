@@ -16,6 +16,42 @@ def _done(case: Case) -> list[Record]:
     return [r for r, taken in zip(case.view.records, latency.complete(case.view), strict=True) if taken]
 
 
+def input_length(case: Case) -> Finding | None:
+    """Prompt tokens by usage against those asked for: in the mean, and one by one (a server that cuts)."""
+    pairs = np.array(
+        [
+            (r.asked_input_tokens, r.input_tokens)
+            for r in _done(case)
+            if r.asked_input_tokens and r.input_tokens
+        ],
+        dtype=float,
+    ).reshape(-1, 2)
+    if not pairs.size:
+        return None
+    limits, (asked, told) = case.limits, pairs.mean(axis=0)
+    off = abs(told - asked)
+    remedy = (
+        "--tokenizer with the model's own folder or id makes lengths exact; else look for a chat template, a "
+        "system prompt or a limit (truncation, context length) in the server"
+    )
+    lengths = f"{told:,.0f} tokens by usage, {asked:,.0f} asked"
+    text = f"prompts are {told / asked:.0%} as long as asked for ({lengths})"
+    room = max(limits.input_tokens, limits.input_share * asked)
+    if case.view.run.point.load.endpoint == "chat" and told > asked:
+        # Only a tokenizer's own template is in the length asked for; of another, so much is usual.
+        room = max(room, min(limits.chat_template_tokens, limits.input_invalid * asked))
+    if off > room:
+        far = off > max(limits.chat_template_tokens, limits.input_invalid * asked)
+        return Finding("invalid" if far else "suspect", text, remedy)
+    apart = np.abs(pairs[:, 1] - pairs[:, 0])
+    strays = float((apart > np.maximum(2 * limits.input_tokens, limits.input_invalid * pairs[:, 0])).mean())
+    if strays <= limits.input_strays:
+        return None
+    return Finding(
+        "suspect", f"{strays:.0%} of the prompts are far from the length asked for by usage", remedy
+    )
+
+
 def output_length(case: Case) -> Finding | None:
     """Output tokens against those asked for: in the mean 90% to 110%, each request exactly."""
     done = [r for r in _done(case) if r.asked_output_tokens and _tokens(r) is not None]

@@ -38,6 +38,10 @@ class Thresholds:
     cache: float = 0.01  # vLLM PR #53920 warns from 1% prefix hits
     cache_invalid: float = 0.10
     chat_template_tokens: int = 64  # what common chat templates put before every prompt
+    input_share: float = 0.10  # as MLPerf's for the output; a BOS token or two are not far off
+    input_tokens: int = 4
+    input_invalid: float = 0.25
+    input_strays: float = 0.05
     length_low: float = 0.90  # MLPerf inference rules: generated length 90% to 110%
     length_high: float = 1.10
     length_strays: float = 0.01
@@ -51,6 +55,7 @@ class Thresholds:
     count_more: float = 0.01  # text of more tokens than usage says: the server counts too few
     count_fewer: float = 0.05  # fewer: forced lengths hide special tokens in the text (2% on vLLM, measured)
     count_invalid: float = 0.10
+    unseen_invalid: float = 0.50
     foreign_requests: float = 0.01
     throttled: float = 0.01
 

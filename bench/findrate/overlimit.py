@@ -48,6 +48,11 @@ def stretch(run: Run, slos: Sequence[Slo]) -> Stretch:
     """Reads a run. UserError when an SLO needs a first token and answers did not come as streams."""
     view = View(run, tuple(slos))
     requests = view.requests
+    if view.buffered and any(slo.metric in ("tpot", "icl") for slo in slos):
+        raise UserError(
+            "the output arrives in one read or in clumps: no time between tokens can be told",
+            "switch off the buffering of the proxy in front of the server, or aim at the server itself",
+        )
     if not view.streams and any(slo.metric not in ("e2e", "error_rate") for slo in slos):
         raise UserError("only e2e and error_rate can be told without streaming", "leave out --no-stream")
     if not requests.planned.size:

@@ -96,6 +96,51 @@ def reasoning(asked: dict[str, Any]) -> Iterator[Step]:
     yield FIRST_S + count * STEP_S, event(usage(asked)) + event("[DONE]") + LAST, False
 
 
+def hidden_reasoning(asked: dict[str, Any]) -> Iterator[Step]:
+    """Half the output is thought where nobody sees it; usage counts it and says how much it was."""
+    steps, shown = list(plain(asked)), half(asked)
+    for number, (moment, data, is_event) in enumerate(steps[-1 - shown : -1]):
+        head = CHUNKED if number == 0 and not data.startswith(CHUNKED) else b""
+        yield moment, head + data, is_event
+    told = usage(asked)
+    told["usage"] |= {"completion_tokens_details": {"reasoning_tokens": asked["max_tokens"] - shown}}
+    yield steps[-1][0], event(told) + event("[DONE]") + LAST, False
+
+
+def held_bytes(asked: dict[str, Any]) -> Iterator[Step]:
+    """Characters of two tokens: of each pair the first event is empty, and continuous usage counts both."""
+    last = asked["max_tokens"] - 1
+    for number in range(last + 1):
+        text = "" if number % 2 == 1 and number < last else " \u6587"
+        frame = {
+            **token(asked, text, "length" if number == last else None),
+            "usage": usage(asked, number + 1)["usage"],
+        }
+        yield FIRST_S + number * STEP_S, (CHUNKED if number == 0 else b"") + event(frame), bool(text)
+    yield FIRST_S + last * STEP_S, event(usage(asked)) + event("[DONE]") + LAST, False
+
+
+def buffered(asked: dict[str, Any]) -> Iterator[Step]:
+    """A gateway that hands over everything in one write, when the last token is made."""
+    steps = list(plain(asked))
+    yield steps[-1][0], b"".join(data for _, data, _ in steps), True
+
+
+def open_after_done(asked: dict[str, Any]) -> Iterator[Step]:
+    """The whole answer with usage and [DONE], then the body is left open: no timeout."""
+    steps = list(plain(asked))
+    yield from steps[:-1]
+    yield steps[-1][0], event(usage(asked)) + event("[DONE]"), False
+    yield 30.0, CLOSE, False
+
+
+def stalls(asked: dict[str, Any]) -> Iterator[Step]:
+    """Half the tokens, then only comments: bytes, but no event."""
+    steps = list(plain(asked))[: half(asked)]
+    yield from steps
+    yield from ((steps[-1][0] + (i + 1) * 0.05, chunk(b": ping\n\n"), False) for i in range(600))
+
+
 def late_usage(asked: dict[str, Any]) -> Iterator[Step]:
     """The usage-only last chunk comes 100 ms after the last token: E2E ends at the token."""
     steps = list(plain(asked))
@@ -238,6 +283,11 @@ def whole(asked: dict[str, Any]) -> Iterator[Step]:
     yield FIRST_S, whole_body(200, json.dumps(content).encode()), True
 
 
+def late_whole(asked: dict[str, Any]) -> Iterator[Step]:
+    """Not streamed, and nothing is heard until it is made: 0.9 s."""
+    yield from ((0.9, data, is_event) for _, data, is_event in whole(asked))
+
+
 def crlf(asked: dict[str, Any]) -> Iterator[Step]:
     """CRLF line ends inside the events, a comment line, and a trailer after the last chunk."""
     for number, (moment, data, is_event) in enumerate(plain(asked)):
@@ -255,9 +305,10 @@ def crlf(asked: dict[str, Any]) -> Iterator[Step]:
 CASES: dict[str, Script] = {
     f.__name__: f
     for f in (
-        plain, role_first, several_tokens, speculative, reasoning, late_usage, no_usage, no_done, no_end,
+        plain, role_first, several_tokens, speculative, reasoning, hidden_reasoning, held_bytes, buffered,
+        open_after_done, stalls, late_usage, no_usage, no_done, no_end,
         error_in_stream, reset, drip, silence, unframed, unframed_cut, gzipped, not_utf8, endless,
-        hangs_up, rate_limited, redirect, broken, malformed, not_http, no_tokens, whole, crlf,
+        hangs_up, rate_limited, redirect, broken, malformed, not_http, no_tokens, whole, late_whole, crlf,
     )
 }  # fmt: skip
 

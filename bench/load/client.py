@@ -16,9 +16,12 @@ import gevent
 from gevent.hub import get_hub
 
 from bench.load.connection import Connection, Done, new_socket, socket
-from bench.load.exchange import Exchange
+from bench.load.deadline import Deadline
+from bench.load.exchange import LEFT_OPEN, Exchange
 
 CONNECT_WITHIN_S = 3.0
+OPEN_AFTER_DONE_S = 0.2
+"""A body that has not ended so long after [DONE] will not: the answer is whole, the connection given up."""
 
 
 class Client:
@@ -85,11 +88,16 @@ class Client:
         while self.opening and monotonic() < deadline:
             gevent.sleep(0.005)
 
-    def expire(self, now: float, timeout_s: float) -> None:
-        """Ends every exchange past its total deadline, counted from when it was sent (unsent: planned)."""
-        late = [c for x, c in self.busy.items() if now - max(x.planned_s, x.sent_s or 0.0) > timeout_s]
-        for connection in late:
-            connection.fail("timeout", f"no end within {timeout_s:g} s")
+    def expire(self, now: float, deadline: Deadline) -> None:
+        """Ends every exchange that is past its deadline, and those whose answer is whole but left open."""
+        for exchange, connection in list(self.busy.items()):
+            if exchange.done_s is not None and now - exchange.done_s > OPEN_AFTER_DONE_S:
+                connection.give_up(LEFT_OPEN)
+            elif why := deadline.why_over(exchange, now):
+                connection.fail("timeout", why)
+            else:
+                continue
+            deadline.forget(exchange)
 
     def fail_all(self, error: str, detail: str) -> None:
         for connection in list(self.busy.values()):

@@ -41,12 +41,15 @@ def load(
     turns: Annotated[int, typer.Option(help="Turns of a session, each after the previous answer.")] = 1,
     shared_prefix_tokens: Annotated[int, typer.Option(help="Tokens that all prompts begin with.")] = 0,
     tokenizer: Annotated[
-        str, typer.Option(help="Folder or hub id for exact lengths; none: words, usage counts the output.")
+        str,
+        typer.Option(
+            help="Folder or hub id for exact lengths; none: words, as the server's usage counts them."
+        ),
     ] = "none",
     endpoint: Annotated[EndpointKind, typer.Option(help="Which API.")] = EndpointKind.completions,
     stream: Annotated[bool, typer.Option(help="Stream the answers (without: no TTFT).")] = True,
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.0,
-    timeout: Annotated[str, typer.Option(help="Total deadline of one request.")] = "120s",
+    timeout: Annotated[str, typer.Option(help="Longest wait for the next output of a request.")] = "120s",
     workers: Annotated[int, typer.Option(help="Load processes; one schedule is split over them.")] = 1,
     strict: Annotated[
         bool, typer.Option("--strict-openai", help="Leave out ignore_eos and min_tokens (vLLM's extensions).")

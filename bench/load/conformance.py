@@ -63,6 +63,20 @@ def _whole(record: Record) -> list[str]:
     return [] if record.first_s is None and record.last_s is not None else ["a TTFT without a stream"]
 
 
+def _hidden(record: Record) -> list[str]:
+    found = (record.reasoning_tokens, record.hidden_tokens)
+    return [] if found == (TOKENS // 2, TOKENS // 2) else [f"{found} reasoning and hidden tokens"]
+
+
+def _all_told(record: Record) -> list[str]:
+    wrong = [] if sum(record.event_tokens) == TOKENS else [f"{sum(record.event_tokens)} tokens of events"]
+    return wrong if max(record.event_tokens, default=0) == 2 else [*wrong, "tokens without text are lost"]
+
+
+def _together(record: Record) -> list[str]:
+    return [] if record.first_s == record.last_s else ["one read told as several"]
+
+
 CHAT = (("endpoint", "chat"),)
 SHORT = (("request_timeout_s", 0.6), ("silence_timeout_s", 5.0))
 
@@ -72,6 +86,12 @@ EXPECTED: dict[str, Expected] = {
     "several_tokens": Expected(events=3, more=_four),
     "speculative": Expected(stamps=False),
     "reasoning": Expected(load=CHAT, more=_reasoning),
+    "hidden_reasoning": Expected(events=TOKENS // 2, more=_hidden),
+    "held_bytes": Expected(events=TOKENS // 2 + 1, more=_all_told),
+    "buffered": Expected(more=_together, stamps=False),
+    "open_after_done": Expected(detail="left its stream open", stamps=False, connections_kept=False),
+    "stalls": Expected(RequestError.TIMEOUT, TOKENS // 2, None, None, "no event for 0.6 s", load=SHORT,
+                       stamps=False, connections_kept=False),
     "late_usage": Expected(),
     "no_usage": Expected(output_tokens=None),
     "no_done": Expected(detail="without [DONE]"),
@@ -97,6 +117,7 @@ EXPECTED: dict[str, Expected] = {
                          connections_kept=False),
     "no_tokens": Expected(RequestError.EMPTY, 0, 0, "stop", stamps=False),
     "whole": Expected(events=0, more=_whole, load=(("stream", False),), stamps=False),
+    "late_whole": Expected(events=0, more=_whole, load=(("stream", False),), stamps=False),
     "crlf": Expected(),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import ssl
 from collections.abc import Callable
 from time import monotonic
@@ -31,6 +32,9 @@ MOST_BYTES = 1 << 26
 """A response above this is an endless stream, not an answer."""
 WAITS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 Done = Callable[[Exchange], None]
+DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
+SHORT_READ = 64
+"""A read shorter than this may hold a piece of an event; the read before has the rest."""
 
 
 class Connection:
@@ -177,6 +181,8 @@ class Connection:
                 self.complete = False
             else:
                 self._end(now, keep=self.keep)
+        elif _is_done(exchange.parts):
+            exchange.done_s = now
         elif self.size > MOST_BYTES:
             self.fail("too_large", f"more than {MOST_BYTES} bytes and no end")
         elif client.tls is not None and self.sock.pending():
@@ -205,6 +211,12 @@ class Connection:
         else:
             self.close()
         done(exchange)
+
+    def give_up(self, detail: str) -> None:
+        """Ends an exchange whose answer is whole, though its body has no end."""
+        assert self.exchange is not None
+        self.exchange.detail = detail
+        self._end(monotonic(), keep=False)
 
     def fail(self, error: str, detail: str) -> None:
         assert self.exchange is not None
@@ -249,3 +261,11 @@ class Connection:
             self.watch.close()
             self.watch = None
         self.sock.close()
+
+
+def _is_done(parts: list[bytes]) -> bool:
+    """Whether the newest read ends the stream with [DONE] (text of a model cannot begin a line)."""
+    data = parts[-1]
+    if len(data) < SHORT_READ and len(parts) > 1:
+        data = parts[-2] + data
+    return b"[DONE]" in data and DONE.search(data) is not None

@@ -16,6 +16,7 @@ class Usage:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 def usage(content: dict[str, Any]) -> Usage | None:
@@ -25,10 +26,13 @@ def usage(content: dict[str, Any]) -> Usage | None:
         return None
     details = told.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    spent = told.get("completion_tokens_details")
+    reasoning = spent.get("reasoning_tokens") if isinstance(spent, dict) else None
     return Usage(
         wire.count(told.get("prompt_tokens"), "usage.prompt_tokens"),
         wire.count(told.get("completion_tokens"), "usage.completion_tokens"),
         wire.count(cached, "usage.prompt_tokens_details.cached_tokens"),
+        wire.count(reasoning, "usage.completion_tokens_details.reasoning_tokens"),
     )
 
 

@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 
 from bench.grid import Load
 from bench.load import exchange, schedule
+from bench.load.deadline import first_within_s
 from bench.load.dialect import PATHS
+from bench.load.exchange import LEFT_OPEN
 from bench.load.job import Job, Request, write_requests
 from bench.load.processes import Processes, Progress
 from bench.load.records import record
@@ -106,6 +108,9 @@ def drive(
         interrupted = processes.watch(start_s, total, why_stop, progress)
     records = _collect(jobs, planned, load, start_s, prompts, endpoint.api_key_env)
     health, last_sent_s = _health(jobs, start_s)
+    left_open = sum(record.error_detail == LEFT_OPEN for record in records)
+    if left_open:
+        health = replace(health, notes=(*health.notes, f"{left_open} answers: {LEFT_OPEN}"))
     if not keep_raw:
         shutil.rmtree(folder)
     ended_s = _load_end_s(load, records, last_sent_s)
@@ -153,13 +158,20 @@ def _job(
         warm_users=-(-share // workers),
         duration_s=load.duration_s if closed else None,
         request_timeout_s=load.request_timeout_s,
-        silence_timeout_s=load.silence_timeout_s,
+        silence_timeout_s=_silence_s(load),
         worker=number,
         workers=workers,
         master_port=0,
         folder=str(folder),
         own_words=words,
     )
+
+
+def _silence_s(load: Load) -> float:
+    """No byte on any request for so long is silence. What is not streamed sends none until its end."""
+    if load.stream:
+        return load.silence_timeout_s
+    return max(load.silence_timeout_s, first_within_s(load.request_timeout_s, load.output_tokens))
 
 
 def _collect(

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 _HEAD = struct.Struct("<qqddddII")
 _NONE = -1.0
+LEFT_OPEN = "the server left its stream open after [DONE]; the connection was given up"
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +30,10 @@ class Exchange:
     parts: list[bytes] = field(default_factory=list)
     error: str = ""
     detail: str = ""
+    asked_tokens: int = 0
+    """Output tokens asked for, by which its deadline goes; not written down."""
+    done_s: float | None = None
+    """When [DONE] came, of a body that has not ended then; not written down."""
 
     def write(self, file: BinaryIO) -> None:
         error, detail = self.error.encode(), self.detail.encode(errors="replace")[:2000]

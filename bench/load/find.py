@@ -13,6 +13,7 @@ from bench.findrate.drive import capacity_of
 from bench.findrate.table import line, show
 from bench.grid import Load
 from bench.load.dialect import is_strict
+from bench.load.lengths import fitted
 from bench.load.running import point_of
 from bench.plan.slo import Slo
 from bench.records import Verdict
@@ -40,6 +41,9 @@ def find(
         raise UserError("--find-rate needs an SLO to meet", "add --slo 'ttft:p99<=500ms'")
 
     lenient = lenient or is_strict(server, asked)
+    prompts, notes = fitted(server, asked, prompts, lenient=lenient)
+    for note in notes:
+        print(note, file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="servetune-") as scratch:
         found = capacity_of(
             server, point_of(server, asked, seed).config, asked, prompts, slos, folder=Path(scratch),

@@ -78,7 +78,7 @@ def _work(job: Job) -> NoReturn:
         share.client.spare = SPARE_CONNECTIONS
         share.client.open(SPARE_CONNECTIONS)
     share.client.wait_open(timeout_s=5.0)
-    share.warm_up()
+    share.warm_up(_say)
     gc.collect()
     gc.freeze()
     gc.disable()  # a collection is a pause that would be read as the server's
@@ -121,7 +121,7 @@ def _watch(share: Share) -> None:
         share.write_down(WRITING_S)
         if now - swept >= 0.05:
             swept = now
-            client.expire(now, job.request_timeout_s)
+            client.expire(now, share.deadline)
             oldest = min((x.sent_s for x in client.busy if x.sent_s), default=now)
             if now - max(client.last_byte_s, oldest) > job.silence_timeout_s:
                 share.why_stopped = "the server fell silent"

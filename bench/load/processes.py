@@ -59,11 +59,16 @@ class Processes:
         return self
 
     def ready(self, alive: Callable[[], bool]) -> bool:
-        """Waits until every worker has warmed up; False when the server died meanwhile."""
-        deadline = time.monotonic() + START_WITHIN_S + self.jobs[0].request_timeout_s
+        """Waits until every worker has warmed up; False when the server died meanwhile.
+
+        A worker that warms up says so every second: it ends by its own deadlines.
+        """
         for job, child in zip(self.jobs, self.children, strict=True):
-            if self._line(child, str(job.worker), deadline, alive) is None:
-                return False
+            line: bytes | None = b""
+            while line != b"ready\n":
+                line = self._line(child, str(job.worker), time.monotonic() + START_WITHIN_S, alive)
+                if line is None:
+                    return False
         return True
 
     def start(self) -> float:
@@ -123,8 +128,9 @@ class Processes:
         command = [sys.executable, "-m", "bench.load.locust_run", *arguments]
         with (Path(self.jobs[0].folder) / f"errors-{name}.log").open("wb") as errors:
             return subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
-            )
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
+                bufsize=0,  # what was read ahead would not be seen by select
+            )  # fmt: skip
 
     def _line(
         self,

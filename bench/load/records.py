@@ -33,6 +33,8 @@ def record(exchange: Exchange, request: Request, start_s: float, worker: int) ->
         input_tokens=answer.input_tokens,
         output_tokens=answer.output_tokens,
         cached_input_tokens=answer.cached_input_tokens,
+        reasoning_tokens=answer.reasoning_tokens,
+        output_bytes=_bytes(answer),
         finish_reason=answer.finish_reason,
         status=answer.status,
         error=answer.error,
@@ -40,6 +42,12 @@ def record(exchange: Exchange, request: Request, start_s: float, worker: int) ->
         session=exchange.session if exchange.session >= 0 else None,
         worker=worker,
     ), answer.reasoning + answer.text
+
+
+def _bytes(answer: Answer) -> int | None:
+    """UTF-8 bytes of all output that was shown; surrogates count as what replaces them."""
+    shown = (answer.reasoning + answer.text).encode(errors="replace")
+    return len(shown) if answer.error is None else None
 
 
 def _end_of_whole(answer: Answer, closed_s: float | None) -> float | None:

@@ -11,6 +11,7 @@ from bench.checks import judge
 from bench.grid import Load, Point
 from bench.load.dialect import STRICT_NOTE, is_strict
 from bench.load.drive import Interrupted, drive
+from bench.load.lengths import fitted
 from bench.machine.calibration import kept
 from bench.outcome import declared_cache_share
 from bench.plan.slo import Slo
@@ -41,7 +42,8 @@ def measure(
     # Another run must not meet this one's prompts in the server's cache.
     salt = f"{point.key}-{secrets.token_hex(4)}"
     lenient = lenient or is_strict(server, asked)
-    notes: tuple[str, ...] = (STRICT_NOTE,) if lenient else ()
+    prompts, notes = fitted(server, asked, prompts, lenient=lenient)
+    notes = (STRICT_NOTE, *notes) if lenient else notes
     sampler = Sampler(None, server.url, "cpu", interval_s=0.5)
     with tempfile.TemporaryDirectory(prefix="servetune-") as scratch, ExitStack() as stack:
 

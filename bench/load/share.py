@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -14,8 +14,10 @@ from gevent.event import AsyncResult, Event
 
 from bench.load.answer import parse
 from bench.load.client import Client
+from bench.load.deadline import Deadline
 from bench.load.exchange import Exchange
 from bench.load.job import Job, Request, read_requests
+from bench.records import RequestError
 from bench.traffic.prompts import own
 from serving import wire
 from serving.keys import authorization, masked
@@ -32,6 +34,7 @@ class Share:
         self.planned = read_requests(job.requests)
         self.client = Client(job.url, job.path, _headers(job))
         self.raw = job.raw.open("wb")
+        self.deadline = Deadline(job.request_timeout_s)
         self.start_s = 0.0
         self.started, self.stopped, self.over = Event(), Event(), Event()
         self.why_stopped = "the load was stopped"
@@ -44,30 +47,42 @@ class Share:
         self._taken = 0
         self._ended: deque[Exchange] = deque()
 
-    def warm_up(self) -> None:
-        """Sends the warm-up requests, within one request's deadline altogether. None is recorded."""
+    def warm_up(self, say: Callable[[str], None]) -> None:
+        """Sends the warm-up requests; none is recorded. After one that is given up no further is sent.
+
+        say: told every second that we are at it, so that the parent knows how long to wait.
+        """
         left = read_requests(self.job.warmups)
-        deadline_s, count = monotonic() + self.job.request_timeout_s, len(left)
+        count = len(left)
         failed: list[str] = []
+        given_up = False
 
         def one_after_the_other() -> None:
-            while left and monotonic() < deadline_s:
-                exchange = Exchange(-1, monotonic())
+            nonlocal given_up
+            while left and not given_up:
+                request = left.pop()
+                exchange = Exchange(-1, monotonic(), asked_tokens=request.output_tokens)
                 ended: AsyncResult = AsyncResult()
-                self.client.send(exchange, left.pop().body.encode(), ended.set)
+                self.client.send(exchange, request.body.encode(), ended.set)
                 ended.get()
+                self.deadline.forget(exchange)
                 answer = parse(exchange)
                 if answer.error is not None:
                     said = masked(answer.detail, self.job.api_key_env)
                     failed.append(f"{answer.error.value}: {wire.line(said)}")
+                given_up = given_up or answer.error is RequestError.TIMEOUT
 
         warming = [gevent.spawn(one_after_the_other) for _ in range(min(self.job.warm_users, count))]
+        told = monotonic()
         while not all(greenlet.dead for greenlet in warming):
             gevent.joinall(warming, timeout=0.05)
-            if monotonic() > deadline_s:
-                self.client.fail_all("timeout", f"no end within {self.job.request_timeout_s:g} s")
+            now = monotonic()
+            self.client.expire(now, self.deadline)
+            if now - told > 1.0:
+                told = now
+                say("warming up")
         if failed or left:
-            what = failed[0] if failed else "no time left"
+            what = failed[0] if failed else "not sent"
             self.notes.append(f"{len(failed) + len(left)} of {count} warm-up requests failed: {what}")
         self.client.events = 0
 
@@ -102,6 +117,7 @@ class Share:
     def keep(self, exchange: Exchange) -> None:
         """One exchange is over; it is written down when there is time (`write_down`)."""
         self.finished += 1
+        self.deadline.forget(exchange)
         self._ended.append(exchange)
 
     def write_down(self, budget_s: float) -> None:

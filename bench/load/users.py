@@ -42,7 +42,9 @@ class ClosedUser(LoadUser):
         while (request := share.next()) is not None:
             conversation = Conversation(request)
             while (body := conversation.next_body()) is not None:
-                exchange = Exchange(conversation.index, monotonic(), conversation.session)
+                exchange = Exchange(
+                    conversation.index, monotonic(), conversation.session, asked_tokens=request.output_tokens
+                )
                 ended: AsyncResult = AsyncResult()
                 share.client.send(exchange, body, ended.set)
                 ended.get()
@@ -63,4 +65,5 @@ class OpenUser(LoadUser):
                     share.never_sent(iter([request]))
                     share.never_sent(left)
                     return
-                share.client.send(Exchange(request.index, planned), request.body.encode(), share.keep)
+                exchange = Exchange(request.index, planned, asked_tokens=request.output_tokens)
+                share.client.send(exchange, request.body.encode(), share.keep)

@@ -173,6 +173,12 @@ METRICS: dict[str, Metric] = {
     "input_tokens_mean": Metric(
         "tokens", None, "prompt tokens of a completed request, by the server's usage", _OWN,
         partial(_mean, "input_tokens")),
+    "input_tokens_asked_mean": Metric(
+        "tokens", None, "prompt tokens that a completed request was to have", _OWN,
+        partial(_mean, "asked_input")),
+    "reasoning_tokens_mean": Metric(
+        "tokens", None, "of the output tokens, those that the usage calls reasoning, shown or hidden", _OWN,
+        partial(_mean, "reasoning_tokens")),
     "tokens_per_event": Metric(
         "tokens", None, "output tokens / output events of completed requests", "AIPerf", _tokens_per_event),
     "cache_hit_share": Metric(

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from bench.records import Record, RequestError
 
+UNSEEN = 0.10
+"""Share of the output tokens that may have no text: special tokens of forced lengths."""
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -22,6 +24,7 @@ class Requests:
 
     end       last output, or for an unfinished one the last sign of it; infinite when censored
     tokens    output tokens: the server's usage, else our count, else NaN
+    visible   those that were seen to stream: without hidden reasoning; NaN where the text cannot hold them
     events    number of output events;  first_tokens: tokens of the first event, NaN if unknown
     """
 
@@ -34,7 +37,10 @@ class Requests:
     ok: Mask
     censored: Mask
     tokens: Array
+    visible: Array
     input_tokens: Array
+    asked_input: Array
+    reasoning_tokens: Array
     cached_tokens: Array
     events: NDArray[np.int64]
     first_tokens: Array
@@ -53,7 +59,10 @@ class Requests:
             ok=np.array([r.error is None for r in rs], dtype=bool),
             censored=np.array([r.error is RequestError.CENSORED for r in rs], dtype=bool),
             tokens=_column(known),
+            visible=_column([_visible(r, n) for r, n in zip(rs, known, strict=True)]),
             input_tokens=_column([r.input_tokens for r in rs]),
+            asked_input=_column([r.asked_input_tokens or None for r in rs]),
+            reasoning_tokens=_column([r.reasoning_tokens for r in rs]),
             cached_tokens=_column([r.cached_input_tokens for r in rs]),
             events=np.array([len(r.event_s) for r in rs], dtype=np.int64),
             first_tokens=_column([r.event_tokens[0] if r.event_tokens else None for r in rs]),
@@ -94,8 +103,22 @@ class Events:
         if detailed.any():
             given = chain.from_iterable(r.event_tokens for r, d in zip(rs, detailed, strict=True) if d)
             tokens[exact] = np.fromiter(given, float, int(counts[detailed].sum()))
+            # What the usage counts beyond the events (an end token without text) came with the last of them.
+            left = [
+                (r.output_tokens or 0) - sum(r.event_tokens) for r, d in zip(rs, detailed, strict=True) if d
+            ]
+            tokens[np.cumsum(counts)[detailed] - 1] += np.maximum(left, 0)
         tokens[requests.failed[owner]] = 0.0
         return cls(t, owner, tokens, exact)
+
+
+def _visible(record: Record, tokens: int | None) -> int | None:
+    """A token of text has a byte at least; a tenth, and two, may be special tokens that have none."""
+    if tokens is None:
+        return None
+    seen = max(0, tokens - record.hidden_tokens)
+    room = record.output_bytes
+    return None if room is not None and seen > room + max(2, UNSEEN * tokens) else seen
 
 
 def _column(values: Sequence[float | None]) -> Array:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bench.metrics.buffered import at_once
 from bench.metrics.columns import Array, Mask
 from bench.metrics.statistics import floor, percentile
 from bench.metrics.view import View
@@ -47,10 +48,15 @@ def e2e(view: View, origin: str = "planned") -> Array:
 
 
 def tpot_by_request(view: View) -> Array:
-    """(last - first) / (tokens - 1) of every request; NaN with fewer than two tokens or no stream."""
-    r = view.requests
+    """(last - first) / (visible tokens - 1) of every request; NaN with fewer than two, and see `_spent`."""
+    seen = view.requests.visible
+    return np.where(seen >= 2, _spent(view) / np.maximum(seen - 1, 1), np.nan)
+
+
+def _spent(view: View) -> Array:
+    """Last output - first, ms; NaN without a stream, where both came in one read, and behind a buffer."""
     spent = _since(view, "last", "planned") - _since(view, "first", "planned")
-    return np.where(r.tokens >= 2, spent / np.maximum(r.tokens - 1, 1), np.nan)
+    return np.full_like(spent, np.nan) if view.buffered else np.where(at_once(view), np.nan, spent)
 
 
 def tpot(view: View) -> Array:
@@ -59,15 +65,17 @@ def tpot(view: View) -> Array:
 
 def tpot_event(view: View) -> Array:
     r = view.requests
-    spent = _since(view, "last", "planned") - _since(view, "first", "planned")
     after = r.tokens - r.first_tokens
-    return _known(np.where(after >= 1, spent / np.maximum(after, 1), np.nan)[complete(view)])
+    return _known(np.where(after >= 1, _spent(view) / np.maximum(after, 1), np.nan)[complete(view)])
 
 
 def _gaps(view: View) -> tuple[Array, Mask]:
-    """Gap before each output event but the first of its request; which belong to complete requests."""
+    """Gap before each output event but the first of its request; which belong to complete requests.
+
+    None behind a buffer, whose gaps they would be.
+    """
     events = view.events
-    if not view.streams or events.t.size < 2:
+    if not view.streams or events.t.size < 2 or view.buffered:
         return np.empty(0), np.empty(0, dtype=bool)
     same = events.owner[1:] == events.owner[:-1]
     return np.diff(events.t) * 1e3, same & complete(view)[events.owner[1:]]

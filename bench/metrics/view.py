@@ -69,6 +69,13 @@ class View:
         window, planned = self.window, self.requests.planned
         return (planned >= window.start_s) & (planned <= window.end_s)
 
+    @cached_property
+    def buffered(self) -> bool:
+        """Whether the output came through a buffer, so that its pace is not the engine's."""
+        from bench.metrics.buffered import buffered
+
+        return buffered(self).withheld
+
     def section(self, start_s: float, end_s: float) -> Self:
         """The same run seen through another window."""
         shared = {"records": self.records, "requests": self.requests, "events": self.events}

@@ -46,6 +46,10 @@ def show(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> None:
         if any(name in metrics for name in names):
             table.add_row(series.replace("_", " "), *(_cell(metrics.get(n), lacking.get(n)) for n in names))
     console.print(table)
+    asked, told = metrics.get("input_tokens_asked_mean"), metrics.get("input_tokens_mean")
+    if asked is not None:
+        said = "not told by the server" if told is None else f"{told:.4g} by the server's usage"
+        console.print(f"input tokens a request: {asked:.4g} asked, {said}", highlight=False)
     for name in RATES:
         if metrics.get(name) is not None:
             console.print(f"{name}: {metrics[name]:.4g}  ({escape(METRICS[name].doc)})", highlight=False)

@@ -11,6 +11,7 @@ import json
 import re
 from bisect import bisect
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -24,6 +25,8 @@ from serving.errors import UserError
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 FEWEST_WORDS = 200
 POOL_WORDS = 1 << 15
+GOLDEN = 0.618034
+"""Multiples of it, without their whole parts, lie evenly between 0 and 1."""
 VERIFIED_TOKENS = 100_000
 """Prompts up to so many tokens are all encoded again before a load; of more, a sample of so many."""
 
@@ -52,6 +55,16 @@ class Prompts:
         self._pool = " ".join(pool * 2)
         self._starts = list(accumulate((len(word) + 1 for word in pool * 2), initial=0))
         self._verified: set[bool] = set()
+        self._per_word, self._template = 1.0, 0
+
+    def fitted(self, per_word: float, template: int) -> Prompts:
+        """The same words, where each is so many tokens of the model and `template` come before all of them.
+
+        Lengths are then right in the mean. Only for prompts without a tokenizer.
+        """
+        made = copy(self)
+        made._per_word, made._template = per_word, template
+        return made
 
     def make(
         self,
@@ -67,22 +80,24 @@ class Prompts:
 
         salt: other salts give other prompts; the same gives the same. shared: so many tokens at the
         beginning are common to all. blocks: per prompt, ids of its leading prefix blocks; equal ids give
-        equal tokens under one salt. UserError where a length is below what template and special tokens take.
+        equal tokens under one salt. UserError where a length is below what template and special tokens take;
+        without a tokenizer a prompt is one word at least.
         """
         overhead = self.overhead(chat)
         order, rng = self.order(salt), _rng(f"{salt}-tails")
-        common = self._stretch(_rng(f"{salt}-shared"), shared - overhead)
+        common = self._stretch(_rng(f"{salt}-shared"), self._words(shared - overhead) if shared else 0)
         made = []
         for number, length in enumerate(lengths):
-            count = length - overhead
-            if count < 1:
+            count = self._words(length - overhead, spread=number * GOLDEN % 1)
+            if self.exact and count < 1:
                 raise UserError(
                     f"a prompt of {length} tokens: template and special tokens alone take {overhead}",
                     f"input_tokens of {overhead + 1} or more",
                 )
+            count = max(1, count)
             first = [common] if common else []
             for block in blocks[number] if number < len(blocks) else ():
-                first.append(self._block(f"{salt}-block-{block}", order, block_tokens))
+                first.append(self._block(f"{salt}-block-{block}", order, self._words(block_tokens)))
             head = " ".join(first)
             left = count - (head.count(" ") + 1 if head else 0)
             if left <= 0:
@@ -99,6 +114,10 @@ class Prompts:
     def order(self, salt: str) -> list[str]:
         """The words in the order in which prompts of this salt begin with them."""
         return _rng(f"{salt}-first").sample(list(self.words), len(self.words))
+
+    def _words(self, tokens: int, spread: float = 0.5) -> int:
+        """Words that are so many tokens; `spread` (0 to 1) rounds some up, some down."""
+        return tokens if self._per_word == 1 else int(tokens / self._per_word + spread)
 
     def _stretch(self, rng: Random, count: int) -> str:
         """So many words of the pool from a random one on."""
@@ -123,7 +142,7 @@ class Prompts:
     def overhead(self, chat: bool) -> int:
         """Tokens that the special tokens, and for chat the template, add to a prompt."""
         if self._tokenizer is None:
-            return 0
+            return self._template
         if not chat:
             return len(self._tokenizer.encode("", add_special_tokens=True).ids)
         if self._chat_template is None:

@@ -35,12 +35,15 @@ def soak(
 ) -> list[Claim]:
     """Load of the spec at its safe rate for that long. `pid`: root of the server's processes."""
     from bench.load.drive import drive
+    from bench.load.lengths import fitted
     from bench.telemetry.probe import Sampler
     from bench.traffic.prompts import prompts
 
     point = loaded(spec)
     if point is None:
         return [Claim("soak", "inconclusive", "the spec has no evidence whose load can be repeated")]
+    load = asked(spec, point, seconds)
+    words, _ = fitted(server, load, prompts(tokenizer(spec)))
     sampler = Sampler(pid, server.url, spec.hardware.device, interval_s=max(0.5, seconds / 2000))
 
     def begin() -> None:
@@ -48,8 +51,8 @@ def soak(
 
     with tempfile.TemporaryDirectory(prefix="servetune-soak-") as scratch, ExitStack() as stack:
         driven = drive(
-            server, asked(spec, point, seconds), seed=fresh_seed(), prompts=prompts(tokenizer(spec)),
-            folder=Path(scratch) / "load", salt=f"soak-{spec.metadata.id}",
+            server, load, seed=fresh_seed(), prompts=words, folder=Path(scratch) / "load",
+            salt=f"soak-{spec.metadata.id}",
             before_start=begin, alive=alive,
         )  # fmt: skip
     samples = sampler.samples(driven.started_monotonic_s)
