@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from bench.load import exchange
 from bench.load.answer import Answer, parse
-from bench.load.cases import CASES, CLOSE, RESET
+from bench.load.cases import CASES
 from bench.load.exchange import Exchange
 from bench.load.frames import BARE, CHUNKED, LAST, chunk, event
+from bench.load.steps import CLOSE, RESET
 from bench.records import RequestError
 from serving.sse import Splitter
 

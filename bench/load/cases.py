@@ -1,24 +1,19 @@
-"""CASES: what a server may do to a client, each an exact script. A step: (seconds after the request was
-read, bytes, whether it carries output). A request's model names its case; `plain:TTFT_MS:STEP_MS` is the
-ordinary stream with timings of choice.
+"""CASES: what a server may do to a client, each an exact script (`bench.load.steps`).
 
-Every case here has been got wrong by a load tool somewhere; METHODOLOGY.md says how each is counted.
+A request's model names its case; `plain:TTFT_MS:STEP_MS` is the ordinary stream with timings of choice. Every
+case here has been got wrong by a load tool somewhere; METHODOLOGY.md says how each is counted.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from bench.load.frames import BARE, CHUNKED, LAST, chunk, envelope, event, token, unchunked, usage, whole_body
-
-Step = tuple[float, bytes, bool]
-Script = Callable[[dict[str, Any]], Iterable[Step]]
-CLOSE, RESET = b"\0close", b"\0reset"
-FIRST_S, STEP_S = 0.05, 0.01
-"""Time to first token and between tokens, where a case does not say otherwise."""
+from bench.load.gateways import buffered, held_bytes, hidden_reasoning, open_after_done, stalls
+from bench.load.steps import CLOSE, FIRST_S, RESET, STEP_S, Script, Step, half, plain
 
 
 def script_for(model: str) -> Script:
@@ -28,22 +23,6 @@ def script_for(model: str) -> Script:
         first_s, step_s = (float(n) / 1000 for n in numbers)
         return lambda asked: plain(asked, first_s, step_s)
     return CASES.get(name, plain)
-
-
-def plain(asked: dict[str, Any], first_s: float = FIRST_S, step_s: float = STEP_S) -> Iterator[Step]:
-    """One token an event, usage, [DONE]."""
-    last = asked["max_tokens"] - 1
-    every = event(token(asked))
-    for number in range(last + 1):
-        head = CHUNKED if number == 0 else b""
-        data = every if number < last else event(token(asked, finish="length"))
-        yield first_s + number * step_s, head + data, True
-    yield first_s + last * step_s, event(usage(asked)) + event("[DONE]") + LAST, False
-
-
-def half(asked: dict[str, Any]) -> int:
-    """So many tokens come before a failure; one at least, for who asks for one token only."""
-    return max(1, int(asked["max_tokens"]) // 2)
 
 
 def role_first(asked: dict[str, Any]) -> Iterator[Step]:
@@ -94,51 +73,6 @@ def reasoning(asked: dict[str, Any]) -> Iterator[Step]:
         data = event({**envelope(asked), "choices": [{"index": 0, "delta": text, "finish_reason": finish}]})
         yield FIRST_S + number * STEP_S, (CHUNKED if number == 0 else b"") + data, True
     yield FIRST_S + count * STEP_S, event(usage(asked)) + event("[DONE]") + LAST, False
-
-
-def hidden_reasoning(asked: dict[str, Any]) -> Iterator[Step]:
-    """Half the output is thought where nobody sees it; usage counts it and says how much it was."""
-    steps, shown = list(plain(asked)), half(asked)
-    for number, (moment, data, is_event) in enumerate(steps[-1 - shown : -1]):
-        head = CHUNKED if number == 0 and not data.startswith(CHUNKED) else b""
-        yield moment, head + data, is_event
-    told = usage(asked)
-    told["usage"] |= {"completion_tokens_details": {"reasoning_tokens": asked["max_tokens"] - shown}}
-    yield steps[-1][0], event(told) + event("[DONE]") + LAST, False
-
-
-def held_bytes(asked: dict[str, Any]) -> Iterator[Step]:
-    """Characters of two tokens: of each pair the first event is empty, and continuous usage counts both."""
-    last = asked["max_tokens"] - 1
-    for number in range(last + 1):
-        text = "" if number % 2 == 1 and number < last else " \u6587"
-        frame = {
-            **token(asked, text, "length" if number == last else None),
-            "usage": usage(asked, number + 1)["usage"],
-        }
-        yield FIRST_S + number * STEP_S, (CHUNKED if number == 0 else b"") + event(frame), bool(text)
-    yield FIRST_S + last * STEP_S, event(usage(asked)) + event("[DONE]") + LAST, False
-
-
-def buffered(asked: dict[str, Any]) -> Iterator[Step]:
-    """A gateway that hands over everything in one write, when the last token is made."""
-    steps = list(plain(asked))
-    yield steps[-1][0], b"".join(data for _, data, _ in steps), True
-
-
-def open_after_done(asked: dict[str, Any]) -> Iterator[Step]:
-    """The whole answer with usage and [DONE], then the body is left open: no timeout."""
-    steps = list(plain(asked))
-    yield from steps[:-1]
-    yield steps[-1][0], event(usage(asked)) + event("[DONE]"), False
-    yield 30.0, CLOSE, False
-
-
-def stalls(asked: dict[str, Any]) -> Iterator[Step]:
-    """Half the tokens, then only comments: bytes, but no event."""
-    steps = list(plain(asked))[: half(asked)]
-    yield from steps
-    yield from ((steps[-1][0] + (i + 1) * 0.05, chunk(b": ping\n\n"), False) for i in range(600))
 
 
 def late_usage(asked: dict[str, Any]) -> Iterator[Step]:

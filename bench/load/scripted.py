@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from bench.load.cases import CLOSE, RESET, Script, script_for
+from bench.load.cases import script_for
 from bench.load.frames import prompt_of, whole_body
+from bench.load.steps import CLOSE, RESET, Script
 
 RESET_LINGER = struct.pack("ii", 1, 0)
 
