@@ -107,7 +107,7 @@ def more(file: Path, path: Path, scenario: Scenario, written: Mapping[str, Any])
     budget = ""
     if scenario.search.budget_s is not None or scenario.search.budget_usd is not None:
         budget = " with a larger --budget or --usd, from which these rounds are kept back"
-    return f"{kept}; to settle it: servetune search {file} --resume --out {path} --rounds {rounds}{budget}"
+    return f"{kept}; for more rounds: servetune search {file} --resume --out {path} --rounds {rounds}{budget}"
 
 
 def _on_cluster(loop: Loop, scenario: Scenario, address: str) -> str:

@@ -89,7 +89,7 @@ def test_trials_run_on_several_nodes_and_a_lost_node_costs_its_trial_only(
         ]
     )
     killer.join()
-    assert status == 0
+    assert status in (0, 3)
     trials = log.trials()
     assert len(trials) == 5
     assert all(one.ended for one in trials)
@@ -103,7 +103,11 @@ def test_trials_run_on_several_nodes_and_a_lost_node_costs_its_trial_only(
             assert folder.run(key).records, "what was measured elsewhere lies in the study"
     launches = [event["name"] for event in folder.events() if event["event"] == "launch"]
     assert len(set(launches)) == len(launches)
-    assert json.loads((study / "study.json").read_text())["verdict"] in ("winner", "default_is_best")
+    assert json.loads((study / "study.json").read_text())["verdict"] in (
+        "winner",
+        "default_is_best",
+        "not_settled",
+    )
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])

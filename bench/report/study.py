@@ -150,7 +150,7 @@ def _unsettled(answer: Mapping[str, Any]) -> str:
         most = "more than can be named" if more["high"] is None else f"{more['high']:,}"
         settle = f" About {more['estimate']:,} more {kind} would settle it ({more['low']:,} to {most})."
     elif more["low"] is not None:
-        settle = f" At least {more['low']:,} more {kind} would settle it."
+        settle = f" At least {more['low']:,} more {kind} are needed to settle it."
     bound = (
         ""
         if missed is None

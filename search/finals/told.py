@@ -47,7 +47,8 @@ def _show_unsettled(out: Console, written: dict[str, Any]) -> None:
     out.print(f"  {rounds_needed(written['unsettled'])}")
     missed = written["missed_at_most"]
     if missed is not None:
-        out.print(f"  of the finalists that stand, none is more than {missed:.1%} better than the default")
+        out.print(f"  of the finalists that stand, none is more than {missed:.1%} better than the default:")
+        out.print("  where that is not worth it (search: worthwhile), the default is the answer")
     out.print(f"  the search ended: {escape(written['ended'])}")
 
 
@@ -59,7 +60,7 @@ def rounds_needed(unsettled: dict[str, Any]) -> str:
     if middle is None and low is None:
         return f"no number of further {kind}{'es' if kind == 'launch' else 's'} settles it"
     if middle is None:
-        return f"at least {_counted(low, kind)} more would settle it: how many cannot be told yet"
+        return f"at least {_counted(low, kind)} more are needed to settle it, perhaps more than {HORIZON:,}"
     if low == middle == high:
         return f"{_counted(middle, kind)} more would settle it"
     most = f"more than {HORIZON:,}" if high is None else f"{high:,}"
