@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import measure
+from bench.metrics import enough
 from bench.plan import planning, scenariofile
 from bench.plan.planning import Plan
 from bench.plan.scenario import Scenario
@@ -29,6 +30,8 @@ def run(scenario_file: Path, *, out: Path | None, resume: bool, json: str | None
     plan = planning.plan(scenario)
     for reason, points in _dropped(plan).items():
         print(f"dropped: {points} points: {reason}", file=sys.stderr)
+    for line in enough.lines(enough.of_points(plan.points, scenario.slos)):
+        print(f"warning: {line}", file=sys.stderr)
     path = out or (_latest(scenario) if resume else _new(scenario))
     with device_lock(plan.device, f"servetune bench, {path}"):
         folder = _resumed(path, scenario) if resume else _created(path, plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,16 +23,20 @@ def plan(
     json: Annotated[str | None, JSON] = None,
 ) -> int:
     """What a scenario would run: points, launches, what is dropped and why, memory, time. Starts nothing."""
+    from bench.metrics import enough
     from bench.output import write_json
     from bench.plan import planning, scenariofile
 
     planned = planning.plan(scenariofile.load(scenario), gpu=gpu)
+    short = enough.of_points(planned.points, planned.scenario.slos)
     if json:
-        write_json(planning.as_json(planned), json)
+        write_json({**planning.as_json(planned), "undetermined": [one.as_json() for one in short]}, json)
     if json != "-":
         from bench.report import plan_table
 
         plan_table.show(planned)
+    for line in enough.lines(short):
+        print(f"warning: {line}", file=sys.stderr)
     return 0
 
 

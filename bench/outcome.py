@@ -7,7 +7,7 @@ stand in memory at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from bench import complaints
@@ -30,9 +30,10 @@ SloState = Literal["met", "missed", "unknown"]
 class Outcome:
     """`run` is the stored one without its records and samples; `metrics` is METRICS over all of it.
 
-    `needed`: percentiles that are None for want of samples, and how many they need.
-    `devices`: accelerators that served it, None where nobody knows. `failed`: its failed
-    requests by kind; `heard`: what the client noted, such as a failing warm-up.
+    `needed`: percentiles that are None for want of samples, and how many they need. `lacking`: those that
+    cannot be held against a limit, and why: `640 of 662 requests`. `devices`: accelerators that served it,
+    None where nobody knows. `failed`: its failed requests by kind; `heard`: what the client noted, such as
+    a failing warm-up.
     """
 
     run: Run
@@ -45,6 +46,7 @@ class Outcome:
     devices: int | None = None
     failed: tuple[Failed, ...] = ()
     heard: tuple[str, ...] = ()
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -59,6 +61,12 @@ class Outcome:
         """All SLOs at once: missed if one is, else unknown if one is."""
         states = {state for _, state in self.slos}
         return "missed" if "missed" in states else "unknown" if "unknown" in states else "met"
+
+    def why_unknown(self, slo: Slo) -> str:
+        """`undetermined: 640 of 662 requests`; empty for an SLO that is met or missed."""
+        if slo_state(slo, self.metrics) != "unknown":
+            return ""
+        return f"undetermined: {self.lacking.get(slo.name, 'nothing was measured')}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ def outcome(
     where: that machine and the model, for what is held against physics; None: not known.
     """
     from bench.checks import judge
-    from bench.metrics import METRICS
+    from bench.metrics import METRICS, enough
     from bench.metrics.view import View
     from bench.plan.price import price_for
 
@@ -125,6 +133,7 @@ def outcome(
         devices=view.devices,
         failed=complaints.of_run(run),
         heard=complaints.heard(run),
+        lacking=enough.lacking(view),
     )
 
 
@@ -142,9 +151,10 @@ def _needed(view: View) -> dict[str, int]:
 
 
 def slo_state(slo: Slo, metrics: Mapping[str, float | None]) -> SloState:
-    """Whether a limit is kept; failed requests count as infinitely slow where the metric allows it."""
-    adjusted = slo.name.replace("_ms", "_adjusted_ms")
-    value = metrics[adjusted] if adjusted in metrics else metrics[slo.name]
+    """Whether a limit is kept (`bench.metrics.enough.telling`); unknown: too few samples to tell."""
+    from bench.metrics.enough import telling
+
+    value = telling(metrics, slo.name, slo.limit)
     return "unknown" if value is None else "met" if value <= slo.limit else "missed"
 
 

@@ -89,12 +89,17 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "verdict": outcome.judgement.verdict,
         "reasons": "; ".join(reason.text for reason in outcome.judgement.reasons) or None,
         "slo": outcome.slo if outcome.slos else None,
+        "slo_undetermined": "; ".join(_undetermined(outcome)) or None,
         "failure": failure.kind.value if failure else None,
         "failure_detail": failure.detail if failure else None,
         **outcome.metrics,
         "too_few_samples": "; ".join(f"{name}: n<{n}" for name, n in outcome.needed.items()) or None,
         "currency": outcome.currency,
     }
+
+
+def _undetermined(outcome: Outcome) -> list[str]:
+    return [f"{slo} {why}" for slo, _ in outcome.slos if (why := outcome.why_unknown(slo))]
 
 
 def _accuracy(card: Scorecard) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -101,7 +102,10 @@ def load(
         )  # fmt: skip
     else:
         from bench.load.running import INTERRUPTED, measure
+        from bench.metrics import enough
 
+        for line in enough.lines(enough.shortfalls([asked], {str(slo): slo.name for slo in slos})):
+            print(f"warning: {line}", file=sys.stderr)
         run, judgement = measure(server, asked, prompts, slos, seed=seed, workers=workers, lenient=strict)
         data, verdict = as_json(run, judgement, slos), judgement.verdict
         if json != "-":
@@ -130,13 +134,15 @@ def _base(url: str) -> str:
 def as_json(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> dict[str, Any]:
     """The contract of `servetune load --json`; nulls where the sample is too small, with `needed` beside."""
     from bench import complaints
-    from bench.metrics import compute, needed, percentiles
+    from bench.metrics import compute, enough, needed, percentiles
     from bench.metrics.intervals import intervals
     from bench.metrics.view import View
+    from bench.outcome import slo_state
     from bench.records import RequestError
 
     metrics = compute(run, slos=slos)
-    window = View(run, slos).window
+    view = View(run, slos)
+    window, lacking = view.window, enough.lacking(view)
     errors = [record.error for record in run.records]
     return {
         "verdict": judgement.verdict,
@@ -154,6 +160,14 @@ def as_json(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> dict[str, 
         "output_token_throughput_per_s": metrics["output_token_throughput_per_s"],
         **percentiles(run),
         "needed": needed(run),
+        "slos": [
+            {
+                "slo": str(slo),
+                "state": state,
+                "undetermined": lacking.get(slo.name, "") if state == "unknown" else None,
+            }
+            for slo, state in ((slo, slo_state(slo, metrics)) for slo in slos)
+        ],
         "client": {
             "cpu_share": run.client.cpu_share if run.client else None,
             "cpu_us_per_event": metrics["client_cpu_us_per_event"],

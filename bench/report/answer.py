@@ -101,7 +101,7 @@ def _caveats(job: Job, best: Candidate, names: Sequence[str]) -> list[str]:
     lines = []
     if best.standing == "doubtful":
         reasons = [r.text for o in best.outcomes for r in o.judgement.reasons]
-        unknown = [] if best.slo == "met" else ["whether it keeps the SLOs is not known"]
+        unknown = _undetermined(best)
         unknown += [] if best.floor is None or best.floor.verdict == "PASS" else [_floor_doubt(best.floor)]
         lines.append(f"to be doubted: {'; '.join(dict.fromkeys([*reasons, *unknown]))}")
     spread = best.spread(job.objective.metric)
@@ -132,4 +132,9 @@ def _doubt(candidate: Candidate) -> str:
             return f"Its doubt: {reason.text}; remedy: {reason.remedy}"
     if candidate.floor is not None and candidate.floor.verdict != "PASS":
         return f"Its doubt: {_floor_doubt(candidate.floor)}"
-    return "It cannot be said whether it keeps the SLOs: too few samples"
+    return f"It cannot be said whether it keeps the SLOs: {'; '.join(_undetermined(candidate))}"
+
+
+def _undetermined(candidate: Candidate) -> list[str]:
+    """Each SLO that its points cannot tell, with the samples that there were."""
+    return [f"{slo} {why}" for o in candidate.outcomes for slo, _ in o.slos if (why := o.why_unknown(slo))]

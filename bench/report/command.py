@@ -75,7 +75,8 @@ def _point(o: Outcome) -> dict[str, Any]:
         "verdict": o.judgement.verdict,
         "reasons": [{"check": r.check, "verdict": r.verdict, "text": r.text, "remedy": r.remedy}
                     for r in o.judgement.reasons],
-        "slos": [{"slo": str(slo), "state": state} for slo, state in o.slos],
+        "slos": [{"slo": str(slo), "state": state, "undetermined": o.why_unknown(slo) or None}
+                 for slo, state in o.slos],
         "failure": {"kind": failure.kind.value, "detail": failure.detail, "hint": failure.hint}
         if failure else None,
         "errors": complaints.as_json(o.failed),

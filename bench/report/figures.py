@@ -114,7 +114,7 @@ def _point(o: Outcome, metrics: Sequence[str]) -> dict[str, Any]:
         "simulated": run.simulated,
         "verdict": o.judgement.verdict,
         "reasons": [[r.verdict, r.text, r.remedy] for r in o.judgement.reasons],
-        "slos": [[str(slo), state] for slo, state in o.slos],
+        "slos": [[str(slo), o.why_unknown(slo) or state] for slo, state in o.slos],
         "settings": {n: words.value_text(v) for n, v in run.point.config.settings.items()},
         "effective": {n: words.value_text(v) for n, v in run.effective.items()},
         "load": {n: v for n, v in vars(run.point.load).items() if v is not None},

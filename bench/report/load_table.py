@@ -25,9 +25,11 @@ RATES = (
 def show(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> None:
     """The measurement on stdout; a percentile below its floor of samples shows the number it needs."""
     from bench import complaints
-    from bench.metrics import METRICS, compute, needed
+    from bench.metrics import METRICS, compute, enough, needed
+    from bench.metrics.view import View
+    from bench.outcome import slo_state
 
-    console = Console()
+    console, view = Console(), View(run, slos)
     metrics, lacking = compute(run, slos=slos), needed(run)
     colour = COLOUR[judgement.verdict]
     console.print(f"verdict: [bold {colour}]{judgement.verdict}[/]")
@@ -54,9 +56,10 @@ def show(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> None:
         if metrics.get(name) is not None:
             console.print(f"{name}: {metrics[name]:.4g}  ({escape(METRICS[name].doc)})", highlight=False)
     for slo in slos:
-        value = metrics.get(slo.name)
-        met = "unknown" if value is None else "met" if value <= slo.limit else "missed"
-        console.print(f"SLO {slo}: {met}", highlight=False)
+        state = slo_state(slo, metrics)
+        why = enough.lacking(view).get(slo.name, "nothing was measured")
+        told = f"undetermined: {why}" if state == "unknown" else state
+        console.print(f"SLO {slo}: {told}", highlight=False)
     for note in (*run.notes, *complaints.heard(run)):
         console.print(f"note: {escape(note)}", style="dim", highlight=False)
 

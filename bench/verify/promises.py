@@ -26,8 +26,9 @@ def performance(spec: ServingSpec, server: Endpoint) -> list[Claim]:
     that may not be believed says nothing of the server: it is repeated, ATTEMPTS at most.
     """
     from bench.load.running import measure
-    from bench.metrics import compute
+    from bench.metrics import compute, enough
     from bench.metrics.intervals import intervals
+    from bench.metrics.view import View
     from bench.traffic.prompts import prompts
 
     point = loaded(spec)
@@ -41,13 +42,13 @@ def performance(spec: ServingSpec, server: Endpoint) -> list[Claim]:
             break
     drawn = f", arrivals drawn afresh (seed {seed})" if point.arrivals in DRAWN else ""
     why = "; ".join(r.text for r in judgement.reasons if r.verdict == "invalid")
-    found, known = compute(run), intervals(run)
+    found, known, lacking = compute(run), intervals(run), enough.lacking(View(run))
     claims = []
     for fact, slo in zip(spec.slos, reading.deployment(spec).slos, strict=True):
         name = f"{OUR_NAMES[fact.metric]}_p{fact.percentile:g}_ms"
         interval = known.get(name)
         low_high = (float(interval.low), float(interval.high)) if interval else None
-        claim = judged(name, slo, found.get(name), low_high, why)
+        claim = judged(name, slo, found.get(name), low_high, why, lacking.get(name, ""))
         claims.append(replace(claim, text=claim.text + drawn))
     return claims
 
@@ -64,15 +65,22 @@ def tokenizer(spec: ServingSpec) -> str | None:
 
 
 def judged(
-    name: str, slo: Slo, value: float | None, interval: tuple[float, float] | None, unbelieved: str
+    name: str,
+    slo: Slo,
+    value: float | None,
+    interval: tuple[float, float] | None,
+    unbelieved: str,
+    lacking: str = "",
 ) -> Claim:
     """One latency in milliseconds against the lower of its SLO and its regression limit.
 
-    `unbelieved`: why the measurement is invalid; empty when it is not.
+    `unbelieved`: why the measurement is invalid; empty when it is not. `lacking`: how many of the samples
+    that the percentile needs there were.
     """
     limit = 1000 * min(slo.limit_s, slo.regression_s or slo.limit_s)
     if value is None or unbelieved:
-        why = f"this measurement is invalid: {unbelieved}" if unbelieved else "too few samples"
+        why = f"undetermined: {lacking or 'too few samples'}"
+        why = f"this measurement is invalid: {unbelieved}" if unbelieved else why
         return Claim(name, "inconclusive", why, value, interval, limit)
     low = interval[0] if interval else value
     verdict: Outcome = "pass" if value <= limit else "fail" if low > limit else "inconclusive"
