@@ -48,9 +48,9 @@ def show(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> None:
         if any(name in metrics for name in names):
             table.add_row(series.replace("_", " "), *(_cell(metrics.get(n), lacking.get(n)) for n in names))
     console.print(table)
-    asked, told = metrics.get("input_tokens_asked_mean"), metrics.get("input_tokens_mean")
+    asked, usage = metrics.get("input_tokens_asked_mean"), metrics.get("input_tokens_mean")
     if asked is not None:
-        said = "not told by the server" if told is None else f"{told:.4g} by the server's usage"
+        said = "not told by the server" if usage is None else f"{usage:.4g} by the server's usage"
         console.print(f"input tokens a request: {asked:.4g} asked, {said}", highlight=False)
     for name in RATES:
         if metrics.get(name) is not None:
@@ -58,8 +58,8 @@ def show(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> None:
     for slo in slos:
         state = slo_state(slo, metrics)
         why = enough.lacking(view).get(slo.name, "nothing was measured")
-        told = f"undetermined: {why}" if state == "unknown" else state
-        console.print(f"SLO {slo}: {told}", highlight=False)
+        shown = f"undetermined: {why}" if state == "unknown" else state
+        console.print(f"SLO {slo}: {shown}", highlight=False)
     for note in (*run.notes, *complaints.heard(run)):
         console.print(f"note: {escape(note)}", style="dim", highlight=False)
 
