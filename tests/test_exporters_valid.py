@@ -43,7 +43,7 @@ def expressions(name: str) -> list[str]:
     files = rendered(name, "delivery")
     rules = yaml.safe_load(files["alerts/rules.yaml"])["groups"][0]["rules"]
     found = [rule["expr"] for rule in rules]
-    found += [t["expr"] for p in json.loads(files["dashboard.json"])["panels"] for t in p["targets"]]
+    found += [t["expr"] for p in json.loads(files["grafana/dashboard.json"])["panels"] for t in p["targets"]]
     analysis = list(yaml.safe_load_all(files["rollout.yaml"]))[1]
     found += [m["provider"]["prometheus"]["query"] for m in analysis["spec"]["metrics"]]
     if "scaledobject.yaml" in files:
@@ -298,7 +298,7 @@ def test_ray_text_is_the_application_beside_it() -> None:
 
 
 def test_dashboard_is_whole() -> None:
-    found = json.loads(rendered("plain", "delivery")["dashboard.json"])
+    found = json.loads(rendered("plain", "delivery")["grafana/dashboard.json"])
     places = [tuple(p["gridPos"].values())[:2] for p in found["panels"]]
     assert len(set(places)) == len(places)
     assert len({p["id"] for p in found["panels"]}) == len(places)

@@ -43,7 +43,11 @@ def render(deployment: Deployment, target: str, *, allow_undeployable: bool = Fa
 
     UserError when the spec is not deployable, unless allowed; then every file says so at its top.
     """
-    made = exporter(target)
+    return rendered(deployment, exporter(target), allow_undeployable=allow_undeployable)
+
+
+def rendered(deployment: Deployment, made: Exporter, *, allow_undeployable: bool = False) -> dict[str, str]:
+    """As `render`, of what a function writes that is no target of its own."""
     if deployment.engine != "vllm":
         raise UserError(
             f"engine {deployment.engine} has no production target; a spec of it is for reference only",
@@ -56,9 +60,9 @@ def render(deployment: Deployment, target: str, *, allow_undeployable: bool = Fa
         )
     head = banner(deployment)
     safe.check(deployment)
-    files = {path: _headed(path, text, head) for path, text in sorted(made(deployment).items())}
+    files = {path: headed(path, text, head) for path, text in sorted(made(deployment).items())}
     sums = "".join(f"{digest(text)}  {path}\n" for path, text in files.items())
-    return files | {MANIFEST: _headed(MANIFEST, sums, head)}
+    return files | {MANIFEST: headed(MANIFEST, sums, head)}
 
 
 def banner(deployment: Deployment) -> list[str]:
@@ -91,7 +95,7 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _headed(path: str, text: str, head: list[str]) -> str:
+def headed(path: str, text: str, head: list[str]) -> str:
     """JSON has no comments: its files carry the banner in a `description` of their own."""
     if path.endswith(".json"):
         return text

@@ -1,44 +1,64 @@
 """Target `delivery`: canary, autoscaling, alerts with tests, dashboard, capture of failing requests.
 
 It is applied on top of target `kubernetes`: the Rollout takes the Deployment over by reference, and the
-HTTPRoute replaces the one of the base, now with a stable and a canary service behind it.
+HTTPRoute replaces the one of the production overlay, now with a stable and a canary service behind it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from serving.exporters import alerts, histogram, kubernetes
+from serving.exporters import alerts, histogram, kubernetes, placed
 from serving.exporters.alerts import selector
-from serving.exporters.canary import WEIGHTS, SampleTest, pause_s, test_size
+from serving.exporters.analysis import PROMETHEUS, analysis
+from serving.exporters.canary import WEIGHTS, pause_s, test_size
 from serving.exporters.dashboard import dashboard
 from serving.exporters.deployment import Deployment, Slo
 from serving.exporters.pod import PORT, Json
 from serving.exporters.quoting import json_text, seconds, yaml_text
 
-PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"
 HEADROOM = 0.8
 """Scale out at this share of the measured concurrency, for a replica takes its cold start to come."""
-POD_HASH = "rollouts_pod_template_hash"
-WINDOW = "{{args.window}}"
 UNTIMED_S = 3600
 """What an analysis looks back on where no measured rate says how long its requests take to come."""
 
 
 def files(deployment: Deployment) -> dict[str, str]:
-    found = {
-        "rollout.yaml": yaml_text(rollout(deployment), analysis(deployment)),
-        "services.yaml": yaml_text(*(_service(deployment, role) for role in ("stable", "canary"))),
-        "httproute.yaml": yaml_text(route(deployment)),
-        "servicemonitor.yaml": yaml_text(service_monitor(deployment)),
-        "prometheusrule.yaml": yaml_text(prometheus_rule(deployment)),
-        "alerts/rules.yaml": yaml_text({"groups": alerts.groups(deployment)}),
-        "alerts/rules_test.yaml": yaml_text(rule_tests(deployment)),
-        "dashboard.json": json_text(dashboard(deployment)),
-        "capture/otel-collector.yaml": yaml_text(collector(deployment)),
+    """Objects at the top, so that `kubectl apply -f` takes the folder; what is none lies in folders below."""
+    objects = {
+        "rollout.yaml": [rollout(deployment), analysis(deployment)],
+        "services.yaml": [_service(deployment, role) for role in ("stable", "canary")],
+        "httproute.yaml": [route(deployment)],
+        "servicemonitor.yaml": [service_monitor(deployment)],
+        "prometheusrule.yaml": [prometheus_rule(deployment)],
     }
     scaling = scaled_object(deployment)
-    return found | ({"scaledobject.yaml": yaml_text(scaling)} if scaling else {})
+    if scaling:
+        objects["scaledobject.yaml"] = [scaling]
+    found = {p: yaml_text(*(placed.placed(deployment, o) for o in many)) for p, many in objects.items()}
+    return found | {
+        "alerts/rules.yaml": yaml_text({"groups": alerts.groups(deployment)}),
+        "alerts/rules_test.yaml": yaml_text(rule_tests(deployment)),
+        "grafana/dashboard.json": json_text(dashboard(deployment)),
+        "capture/otel-collector.yaml": yaml_text(collector(deployment)),
+    }
+
+
+def whole(deployment: Deployment, *, beside: bool) -> dict[str, str]:
+    """The delivery with the engine that it delivers, for `kubectl apply -f` of one folder.
+
+    Over a deployment of the same name the Job and the claim stay out, which cannot be changed once they are
+    there; `beside` another one they are needed, and so is a namespace.
+    """
+    engine = placed.engine(deployment)
+    job = {"model/model-job.yaml": placed.model_job(deployment)}
+    if beside:
+        name = placed.namespace(deployment)
+        engine["00-namespace.yaml"] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        engine["model-volume.yaml"] = placed.volume(deployment)
+        job = {"model-job.yaml": placed.model_job(deployment)}
+    made = {p: yaml_text(*(o if isinstance(o, list) else [o])) for p, o in (engine | job).items()}
+    return files(deployment) | made
 
 
 def rollout(deployment: Deployment) -> Json:
@@ -95,96 +115,13 @@ def steps(deployment: Deployment) -> list[Json]:
     return found
 
 
-def analysis(deployment: Deployment) -> Json:
-    """Both conditions are given: an empty or NaN answer is then inconclusive, which pauses for a person,
-    while a success condition alone would call it failed. Errors are looked for whatever the SLOs say: fast
-    answers that fail are fast."""
-    counts = {slo.name.replace("_", "-"): _counted(deployment, slo) for slo in deployment.slos}
-    notes = "; ".join(f"{name}{counted.note}" for name, counted in counts.items() if counted.note)
-    said = {"annotations": {"servetune.dev/buckets": notes}} if notes else {}
-    return {
-        "apiVersion": "argoproj.io/v1alpha1",
-        "kind": "AnalysisTemplate",
-        "metadata": {"name": deployment.name, "labels": deployment.labels, **said},
-        "spec": {
-            "args": [{"name": "canary-hash"}, {"name": "window"}],
-            "metrics": [
-                *(_metric(deployment, slo, test_size(slo.budget)) for slo in deployment.slos),
-                _errors(deployment),
-                _http_errors(deployment),
-                _silent(deployment),
-            ],
-        },
-    }
-
-
-def _counted(deployment: Deployment, slo: Slo) -> histogram.Count:
-    return histogram.count(deployment, slo, slo.limit_s)
-
-
-def _of_canary(labels: str) -> str:
-    """A selector without its closing brace, of the canary's pods alone."""
-    return labels[:-1] + f',{POD_HASH}="{{{{args.canary-hash}}}}"'
-
-
-def _metric(deployment: Deployment, slo: Slo, test: SampleTest) -> Json:
-    own = _of_canary(selector(deployment))
-    count = f"sum(increase({slo.series}_count{own}}}[{WINDOW}]))"
-    slow = histogram.slow_share(_counted(deployment, slo), slo.series, own, WINDOW, "increase")
-    query = f"{slow} and {count} >= {test.requests}"
-    return {"name": slo.name.replace("_", "-"), **_measured(query, f"{test.share:.6g}")}
-
-
-def _errors(deployment: Deployment) -> Json:
-    """Requests that the engine ended in an error or an abort."""
-    own, name = _of_canary(selector(deployment)), "vllm:request_success_total"
-    bad = f'sum(increase({name}{own},finished_reason=~"error|abort"}}[{WINDOW}]))'
-    return _failing("errors", bad, f"sum(increase({name}{own}}}[{WINDOW}]))")
-
-
-def _http_errors(deployment: Deployment) -> Json:
-    """Answers 5xx, which may never reach the engine's own count. Their series begins with the first of them,
-    where increase() sees no step; a canary's counters begin at nought, so their value is the count."""
-    own = _of_canary(alerts.labels({"job": deployment.name})) + ',handler!="/v1/models"'
-    name = "http_requests_total"
-    bad, every = (f"sum(max_over_time({name}{own}{more}}}[{WINDOW}]))" for more in (',status="5xx"', ""))
-    return _failing("http-errors", bad, every)
-
-
-def _failing(name: str, bad: str, every: str) -> Json:
-    """Fails as soon as there are more bad ones than the test allows of all its requests; passes once it has
-    seen as many; until then there is no answer."""
-    test = test_size(alerts.ERROR_BUDGET)
-    limit, bad = f"{test.share:.6g}", f"({bad} or vector(0))"
-    early = f"{bad} / clamp_min({every}, {test.requests}) > {limit}"
-    query = f"({early}) or ({bad} / {every} and {every} >= {test.requests})"
-    return {"name": name, **_measured(query, limit)}
-
-
-def _silent(deployment: Deployment) -> Json:
-    """A canary that reports nothing is not well: 1 when no pod of it has a metric, which fails the step."""
-    alive = f"count(vllm:num_requests_running{_of_canary(selector(deployment))}}})"
-    return {"name": "reports-nothing", **_measured(f"({alive} or vector(0)) < bool 1", "0")}
-
-
-def _measured(query: str, limit: str) -> Json:
-    known = "len(result) > 0 && !isNaN(result[0])"
-    return {
-        "count": 1,
-        "failureLimit": 0,
-        "inconclusiveLimit": 0,
-        "successCondition": f"{known} && result[0] <= {limit}",
-        "failureCondition": f"{known} && result[0] > {limit}",
-        "provider": {"prometheus": {"address": PROMETHEUS, "query": query}},
-    }
-
-
 def route(deployment: Deployment) -> Json:
     """The base's route with two weighted services behind it; Argo moves the weights."""
     found = kubernetes.route(deployment)
     stable = {"name": f"{deployment.name}-stable", "port": PORT, "weight": 100}
     canary = {"name": f"{deployment.name}-canary", "port": PORT, "weight": 0}
     found["spec"]["rules"][0]["backendRefs"] = [stable, canary]
+    found["spec"] = {"hostnames": [placed.hostname(deployment)], **found["spec"]}
     return found
 
 

@@ -211,13 +211,22 @@ def kustomization(deployment: Deployment, resources: list[str]) -> Json:
     }
 
 
+def staged(stage: str) -> dict[str, str]:
+    return {"servetune.dev/stage": stage}
+
+
+def hostname(deployment: Deployment, stage: str) -> str:
+    """A placeholder, to be patched in the overlays."""
+    return f"{deployment.name}.{stage}.example"
+
+
 def overlay(deployment: Deployment, stage: str, replicas: int) -> Json:
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": f"{deployment.name}-{stage}",
         "resources": ["../../base"],
-        "labels": [{"pairs": {"servetune.dev/stage": stage}, "includeTemplates": True}],
+        "labels": [{"pairs": staged(stage), "includeTemplates": True}],
         "replicas": [{"name": deployment.name, "count": replicas}],
         "patches": [
             {
@@ -227,7 +236,7 @@ def overlay(deployment: Deployment, stage: str, replicas: int) -> Json:
                         {
                             "op": "add",
                             "path": "/spec/hostnames",
-                            "value": [f"{deployment.name}.{stage}.example"],
+                            "value": [hostname(deployment, stage)],
                         }
                     ]
                 ),

@@ -7,9 +7,14 @@ going back is starting files that were verified once, not editing those that fai
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from serving.exporters.deployment import Deployment
+from serving.exporters.placed import namespace
 from serving.exporters.quoting import one_line
+
+WEIGHTS_WAIT_S = 3600
+"""How long filling the model volume may take before somebody has to look."""
 
 ROLLBACK, FALLBACK, RUNBOOK = "rollback", "fallback", "ROLLBACK.md"
 
@@ -33,12 +38,16 @@ def _compose(now: Deployment, then: Deployment, folder: str) -> list[str]:
 
 def _kubernetes(now: Deployment, then: Deployment, folder: str) -> list[str]:
     """Same name: the old objects replace the new. Another name: both stand until the old is ready."""
-    watched = f"deployment/{then.name} --namespace {then.name}-production"
+    space = f"--namespace {namespace(then)}"
+    watched = f"deployment/{then.name} {space}"
     apply = [
         f"kubectl apply -k {folder}/overlays/production",
         f"kubectl rollout status {watched} --timeout {_wait_s(then)}s",
     ]
-    return apply if now.name == then.name else [*apply, "kubectl delete -k overlays/production"]
+    if now.name != then.name:
+        return [*apply, "kubectl delete -k overlays/production"]
+    # A Job cannot be changed: its template names the image and the hashes of its spec.
+    return [f"kubectl delete job {then.name}-model {space} --ignore-not-found", *apply]
 
 
 def _helm(now: Deployment, then: Deployment, folder: str) -> list[str]:
@@ -57,11 +66,21 @@ def _apply(file: str) -> Callable[[Deployment, Deployment, str], list[str]]:
 
 
 def _delivery(now: Deployment, then: Deployment, folder: str) -> list[str]:
-    """An aborted canary is back at once; a promoted one takes the earlier objects."""
+    """An aborted canary is back at once; a promoted one takes the earlier objects, engine settings among
+    them. Other weights come first, in the volume that both share."""
+    space, job = f"--namespace {namespace(then)}", f"{then.name}-model"
+    weights = [
+        f"kubectl delete job {job} {space} --ignore-not-found",
+        f"kubectl apply -f {folder}/model/",
+        f"kubectl wait --for condition=complete job/{job} {space} --timeout {WEIGHTS_WAIT_S}s",
+    ]
+    shared = now.name == then.name and now.files != then.files
     return [
-        f"kubectl argo rollouts abort {now.name}",
+        f"kubectl argo rollouts abort {now.name} --namespace {namespace(now)}",
+        *(weights if shared else []),
         f"kubectl apply -f {folder}/",
-        f"kubectl argo rollouts promote --full {then.name}",
+        f"kubectl argo rollouts promote {then.name} --full {space}",
+        f"kubectl argo rollouts status {then.name} {space} --timeout {_wait_s(then)}s",
     ]
 
 
@@ -82,14 +101,18 @@ def files(
 ) -> dict[str, str]:
     """ROLLBACK.md and the folders it speaks of, to stand beside the files of `now`. Targets that run nothing
     have none."""
-    from serving.exporters import render
+    from serving.exporters import delivery, render, rendered
 
     if target not in COMMANDS:
         return {}
     found: dict[str, str] = {}
     for folder, other in ((ROLLBACK, earlier), (FALLBACK, fallback)):
         if other is not None:
-            made = render(other, target, allow_undeployable=True)
+            if target == "delivery":
+                parts = partial(delivery.whole, beside=other.name != now.name)
+                made = rendered(other, parts, allow_undeployable=True)
+            else:
+                made = render(other, target, allow_undeployable=True)
             found |= {f"{folder}/{path}": text for path, text in made.items()}
     return {RUNBOOK: runbook(now, target, earlier, fallback), **found}
 
