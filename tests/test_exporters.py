@@ -363,3 +363,17 @@ def test_digests() -> None:
     files = render(PLAIN, "vllm")
     line = next(row for row in files[MANIFEST].splitlines() if row.endswith("  serve.yaml"))
     assert line.split()[0] == hashlib.sha256(files["serve.yaml"].encode()).hexdigest()
+
+
+def test_kserves_preset_and_ours_make_one_handler() -> None:
+    """The preset of KServe 0.20 has an exec; the API refuses a preStop of two kinds."""
+    service = documents(render(PLAIN, "kserve")["llminferenceservice.yaml"])[1]
+    ours = service["spec"]["template"]["containers"][0]["lifecycle"]["preStop"]
+    preset = {"exec": {"command": ["/bin/sh", "-c", "sleep 1"]}}
+    assert list({**preset, **ours}) == ["exec"]
+    assert ours["exec"]["command"] == ["/bin/sleep", "15"]
+
+
+def test_no_metrics_is_no_reason_for_fewer_replicas() -> None:
+    scaled = documents(render(PLAIN, "delivery")["scaledobject.yaml"])[0]["spec"]
+    assert scaled["fallback"]["behavior"] == "currentReplicasIfHigher"

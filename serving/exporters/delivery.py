@@ -156,7 +156,12 @@ def scaled_object(deployment: Deployment) -> Json | None:
             "maxReplicaCount": deployment.max_replicas,
             "pollingInterval": 15,
             "cooldownPeriod": max(300, 3 * deployment.startup_budget_s),
-            "fallback": {"failureThreshold": 3, "replicas": deployment.replicas},
+            # Without metrics: never fewer than there are, for they are there because of the load.
+            "fallback": {
+                "failureThreshold": 3,
+                "replicas": deployment.replicas,
+                "behavior": "currentReplicasIfHigher",
+            },
             "triggers": [{"type": "prometheus", "metricType": "AverageValue", "metadata": trigger}],
         },
     }

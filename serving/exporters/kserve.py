@@ -7,7 +7,7 @@ probes are all written out, since the numbers hold for no other. A canary is a s
 
 from __future__ import annotations
 
-from serving.exporters.deployment import Deployment
+from serving.exporters.deployment import PRESTOP_S, Deployment
 from serving.exporters.pod import CONFIG_PATH, Json, config_map, container, pod_security, scratch_mounts
 from serving.exporters.pod import placement as place
 from serving.exporters.quoting import mebibytes, yaml_text
@@ -31,6 +31,8 @@ def files(deployment: Deployment) -> dict[str, str]:
 def service(deployment: Deployment) -> Json:
     main = container(deployment, "main")
     main["command"] = ["vllm", "serve", MOUNTED_MODEL]
+    # KServe merges its preset, whose preStop is an exec, and a handler of both kinds is refused.
+    main["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sleep", str(PRESTOP_S)]}}}
     main["volumeMounts"] = [
         {"name": "serve", "mountPath": CONFIG_PATH, "readOnly": True},
         *scratch_mounts(),
