@@ -69,6 +69,9 @@ def _serve(
                 run = _measure_point(plan, point, server, prompts, folder.path / "points" / point.key, watch)
                 folder.save(replace(run, launch=name))
                 watch.point_finished(run)
+                more = plan.more(run)
+                if more is not None and more.key not in folder.done():
+                    left.insert(0, more)
             if not left and (server.alive() or not todo):
                 evaluate_launch(plan, folder, launch, server, watch, time.monotonic() - started)
     except EngineError as error:

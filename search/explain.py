@@ -32,6 +32,7 @@ def explained(
         "trials": len(trials),
         "settings": effects(space, trials),
         "promises": [_promise(name, goal, trials) for name in constraints],
+        "undetermined": [one for name in constraints if (one := _undetermined(name, trials))],
         "winner": [] if winner is None else paired(space, goal, trials, winner),
     }
 
@@ -85,6 +86,15 @@ def _promise(name: str, goal: Goal, trials: Sequence[Outcome]) -> dict[str, Any]
     return {"promise": name, "broken": len(broke), "alone": len(alone), "best_without": best}
 
 
+def _undetermined(name: str, trials: Sequence[Outcome]) -> dict[str, Any] | None:
+    """In how many full looks this promise could not be told, and why in the last; None: in none.
+
+    A short look leaves promises open by design.
+    """
+    why = [o.undetermined[name] for o in trials if o.fidelity == "full" and name in o.undetermined]
+    return {"promise": name, "looks": len(why), "why": why[-1]} if why else None
+
+
 def paired(space: Space, goal: Goal, trials: Sequence[Outcome], winner: Settings) -> list[dict[str, Any]]:
     """Each setting in which the winner departs: the gain where a trial without it was seen, else null."""
     by_key: Mapping[str, Outcome] = {key_of(o.config): o for o in trials if o.value is not None}
@@ -121,4 +131,7 @@ def lines(told: Mapping[str, Any]) -> list[str]:
     bound = [p for p in told["promises"] if p["alone"]]
     if bound:
         out.append("what bound: " + ", ".join(f"{p['promise']} in {p['alone']}" for p in bound[:3]))
+    out += [
+        f"undetermined: {p['promise']} in {p['looks']} full looks ({p['why']})" for p in told["undetermined"]
+    ]
     return out

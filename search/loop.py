@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bench.report.words import share
 from search.budget import Budget, hopeless, nothing_left
 from search.finals.reserve import full_costs, reserve_s
 from search.finals.spread import LEAST_ROUNDS
@@ -18,6 +19,8 @@ from search.study import Study, reached
 from search.trial import look
 from serving.config import Scalar
 
+NEVER_TOLD = 3
+"""Full looks in a row, from the first on, that leave one promise undetermined: no trial would tell it."""
 TWICE = 30
 """Proposals in a row that were all seen before, after which the space counts as exhausted."""
 
@@ -133,9 +136,13 @@ class Loop:
         if outcome.failure is not None:
             told = f"{outcome.failure}: {outcome.detail}"
         else:
-            broken = ", ".join(f"{k} by {v:.0%}" for k, v in outcome.violations.items() if v > 0)
+            broken = ", ".join(f"{name} by {share(by)}" for name, by in outcome.broken.items())
+            short = outcome.fidelity == "screen"
             told = f"{outcome.value:.5g}" + (f", breaks {broken}" if broken else "")
-            told += " (short look)" if outcome.fidelity == "screen" else ""
+            # A short look leaves promises open by design; of the full load it is news.
+            if outcome.undetermined and not short:
+                told += ", undetermined: " + ", ".join(f"{k}: {w}" for k, w in outcome.undetermined.items())
+            told += " (short look)" if short else ""
         leader = "none yet" if incumbent is None else f"{incumbent.value:.5g}"
         left = self.budget.left(sum(o.device_s for o in history), looked_at(self.log.trials()))
         return f"trial {number}: {shown}: {told} | best {leader} | left: {left}"
@@ -145,6 +152,9 @@ class Loop:
         spent = sum(o.device_s for o in history)
         launched = [o for o in history if o.launched and o.device_s > 0]
         each = sum(o.device_s for o in launched) / len(launched) if launched else 0.0
+        never = never_told(history)
+        if never is not None:
+            return never
         reserve = reserve_s(self, history)
         # One more trial may get a full look, as slow as the slowest so far.
         reserve += max(full_costs(history).values(), default=0.0) if self.budget.whole_s() else 0.0
@@ -171,6 +181,24 @@ class Loop:
             return []
         last = {key_of(o.config): o for o in history if o.feasible}
         return [self.goal.gain(o.value, base) for o in last.values() if o.value is not None]
+
+
+def never_told(history: Sequence[Outcome]) -> str | None:
+    """Why no trial can be told to keep every promise; None while one may be.
+
+    The baseline's accuracy is what every other is held against; a load that is too short for a percentile
+    in the first full looks is too short for all.
+    """
+    full = [o for o in history if o.fidelity == "full" and o.failure is None]
+    accuracy = full[0].undetermined.get("accuracy") if full else None
+    if accuracy is not None:
+        return f"the accuracy of the default cannot be told, so none can be held against it: {accuracy}"
+    if len(full) < NEVER_TOLD:
+        return None
+    for name, why in full[0].undetermined.items():
+        if all(name in o.undetermined for o in full):
+            return f"{name} is undetermined in all {len(full)} full looks ({why}): make the load longer"
+    return None
 
 
 def looked_at(trials: Sequence[Asked]) -> int:

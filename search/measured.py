@@ -18,26 +18,25 @@ from bench.plan.expand import loads_of
 from bench.plan.feasibility import fits
 from bench.plan.planning import Launch, Plan
 from bench.plan.price import price_for
-from bench.plan.scenariofile import quantity
 from bench.plan.target import Target
 from bench.records import Run
 from bench.results import RunFolder
+from search import unasked
+from search.configs import config_of
 from search.feasible import Feasible
 from search.finals import certify, expected, stress
 from search.finals.certify import Certificate
+from search.longer import Longer, for_goal, short
 from search.objective import Goal, accuracy_violation, judged, measured
 from search.outcome import Fidelity, Outcome, Settings, key_of
-from search.space import Space, names
+from search.space import Space
 from search.timed import Enough, Timed
 from serving import devices
 from serving.config import ServingConfig
+from serving.errors import UserError
 
 if TYPE_CHECKING:
     from bench.plan.scenario import Scenario
-
-LEAST_REQUESTS = 8
-LEAST_S = 2.0
-"""A short look is never shorter."""
 
 Promote = Callable[[Outcome], bool]
 
@@ -89,6 +88,9 @@ class Measured:
     def refusal(self, settings: Settings, incumbent: Outcome | None) -> Outcome | None:
         """The outcome of a configuration that is of no use to launch; None: launch it."""
         config = self.config(settings)
+        unable = unasked.refusal(self.scenario, config.engine)
+        if unable is not None:
+            return Outcome(settings, "screen", None, failure="refused", detail=unable)
         needed = (
             None if incumbent is None or incumbent.value is None else self._needed(config, incumbent.value)
         )
@@ -102,8 +104,7 @@ class Measured:
         if fidelity == "confirm":
             self.confirmed[key_of(settings)] += 1
             repeat = self.confirmed[key_of(settings)]
-        share = self.scenario.search.screen_share
-        loads = [short(load, share) if fidelity == "screen" else load for load in self.loads()]
+        loads = [self._short(load) if fidelity == "screen" else load for load in self.loads()]
         seed = self.scenario.seed
         points = tuple(Point(config, load, seed_of(load, seed, repeat), repeat) for load in loads)
         return self._look(settings, config, fidelity, points)
@@ -114,7 +115,7 @@ class Measured:
         if share >= 1:
             return [self.measure(settings, "full")]
         config, seed = self.config(settings), self.scenario.seed
-        first = tuple(Point(config, short(load, share), seed) for load in self.loads())
+        first = tuple(Point(config, self._short(load), seed) for load in self.loads())
         rest = tuple(Point(config, load, seed) for load in self.loads())
         looked: list[Outcome] = []
         promoted: list[bool] = []
@@ -132,6 +133,9 @@ class Measured:
         if not promoted[0]:
             return [replace(looked[0], seconds=full.seconds)]
         return [looked[0], full]
+
+    def _short(self, load: Load) -> Load:
+        return short(load, self.scenario.search.screen_share, for_goal(self.goal))
 
     def stressed(self, settings: Settings, like: Outcome) -> dict[str, Outcome]:
         """Every condition of `search.finals.stress` on one launch; the seconds stand with the first."""
@@ -177,7 +181,11 @@ class Measured:
         enough: Callable[[Mapping[str, Run]], bool] | None = None,
         judge: Sequence[Point] = (),
     ) -> Outcome:
-        seconds = self._launch(config, points, fidelity, enough)
+        more = {point.key: 0 for point in judge or points} if fidelity in ("full", "confirm") else {}
+        try:
+            seconds = self._launch(config, points, fidelity, enough, more)
+        except unasked.Unplanned as error:
+            return Outcome(settings, fidelity, None, failure="refused", detail=str(error))
         outcome = self._judge(settings, config, fidelity, judge or points, seconds)
         runs = list(self.timed.done.values())
         if runs:
@@ -190,11 +198,18 @@ class Measured:
         points: tuple[Point, ...],
         fidelity: Fidelity,
         enough: Callable[[Mapping[str, Run]], bool] | None,
+        more: dict[str, int] | None = None,
     ) -> dict[str, float]:
-        """Seconds by phase of one server and its points."""
+        """Seconds by phase of one server and its points. `more`: those whose load is made longer where a
+        promise needs it -> how often it was."""
+        longer = Longer(self.scenario, self.goal, more or {})
+        held = self.folder.done()
+        # A look that was interrupted between a point and its longer one goes on with that.
+        last = [longer.last(point, held, self.folder.run) for point in points]
+        points = (*points, *(one for one in last if one not in points))
         number = sum(event["event"] == "launch" for event in self.folder.events()) + self.first_launch
         launch = Launch(f"{number:04d}-{config.key}", config, points)
-        plan = self.plan(launch, fidelity)
+        plan = replace(self.plan(launch, fidelity), more=longer)
         self.timed.begin({p.key for p in points} & self.folder.done(), self.folder, enough)
         began = time.monotonic()
         # Enough: what the short look showed was not worth the full one; the server is stopped.
@@ -207,10 +222,14 @@ class Measured:
         seconds: Mapping[str, float] | None,
     ) -> Outcome:  # fmt: skip
         done = self.folder.done()
+        if fidelity in ("full", "confirm"):
+            longer = Longer(self.scenario, self.goal, {point.key: 0 for point in points})
+            last = [longer.last(point, done, self.folder.run) for point in points]
+            points = [new if new.key in done else old for old, new in zip(points, last, strict=True)]
         keys = [p.key for p in points if p.key in done]
         if not keys:
             return Outcome(settings, fidelity, None, seconds=seconds or {}, failure="not_measured")
-        floor = None
+        floor: float | str | None = None
         if fidelity in ("full", "confirm"):
             floor = accuracy_violation(self.folder, self.scenario, config.key, self.baseline.key)
         found = measured(self.folder, self.scenario, keys)
@@ -224,7 +243,10 @@ class Measured:
             return bare
         rules = (screening if fidelity == "full" else certifying)(self.scenario.accuracy)
         scenario = self.scenario.model_copy(update={"accuracy": rules})
-        asked, refused = planned.evaluations(scenario, [launch], self.baseline, self.target)
+        try:
+            asked, refused = planned.evaluations(scenario, [launch], self.baseline, self.target)
+        except UserError as error:
+            raise unasked.Unplanned(error.message) from error
         if fidelity == "confirm":
             asked = certify.asked(asked, shares=store.shares(self.folder, launch.config.key))
         return replace(
@@ -269,32 +291,3 @@ class Measured:
         if outcome.value is None:
             return None
         return self._needed(self.config(outcome.config), outcome.value)
-
-
-def config_of(scenario: Scenario, target: Target, settings: Settings) -> ServingConfig:
-    """What a search would launch. pydantic's ValidationError when a value is not one of the setting."""
-    part = scenario.engines[names(scenario).index(str(settings["engine"]))]
-    chosen = {k: v for k, v in settings.items() if k != "engine"}
-    values = {key: quantity(key, value) for key, value in {**part.settings, **chosen}.items()}
-    model = scenario.model
-    return ServingConfig.model_validate(
-        {
-            "engine": part.engine,
-            "engine_version": part.version,
-            "device": target.device,
-            "model": model.path,
-            "revision": model.revision,
-            "tokenizer": model.tokenizer,
-            "checkpoint": model.checkpoints.get(values.get("quantization", "none")),
-            **values,
-        }
-    )
-
-
-def short(load: Load, share: float) -> Load:
-    """The same load for a share of its requests and time."""
-    return replace(
-        load,
-        requests=load.requests and max(min(load.requests, LEAST_REQUESTS), round(load.requests * share)),
-        duration_s=load.duration_s and max(min(load.duration_s, LEAST_S), load.duration_s * share),
-    )

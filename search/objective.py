@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from bench import outcome as bench_outcome
 from bench.grid import Load
-from bench.metrics import METRICS
+from bench.metrics import METRICS, enough
 from bench.results import RunFolder
-from search.outcome import Fidelity, Outcome, Settings
+from search.outcome import UNTOLD, Fidelity, Outcome, Settings
 from serving.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ ALIASES = {
 }
 WORST = 10.0
 """A violation is never said to be larger: a request that failed makes a percentile infinite."""
-UNTOLD = 1e-3
-"""The violation of a promise that could not be told: not kept, and no reason to flee."""
 BATCHES = 6
 
 
@@ -88,13 +86,13 @@ def judged(
     fidelity: Fidelity,
     points: Sequence[Measured],
     seconds: Mapping[str, float],
-    accuracy: float | None = None,
+    accuracy: float | str | None = None,
 ) -> Outcome:
     """The Outcome of the points that one launch measured. Nothing measured is an error of the caller.
 
     Of loads that differ only in how hard they push (concurrency, rate) the best that keeps every promise
     counts, for that is chosen by whoever deploys; workloads and sizes are averaged. `accuracy` is the
-    violation of the floor (`accuracy_violation`), None: not asked for.
+    violation of the floor, or why it cannot be told (`accuracy_violation`); None: not asked for.
     """
     failed = next((p.run.failure for p in points if p.run.failure), None)
     base = Outcome(settings, fidelity, None, seconds=dict(seconds), points=tuple(p.key for p in points),
@@ -113,11 +111,20 @@ def judged(
     for metric, _ in goal.metrics:
         values = [p.metrics[metric] for p in chosen]
         if any(v is None or not math.isfinite(v) for v in values):
-            return _with(base, failure="no_value", detail=f"{metric} cannot be told from these points")
+            why = next((p.lacking[metric] for p in chosen if metric in p.lacking), "")
+            detail = f"{metric} cannot be told from these points" + (f": {why}" if why else "")
+            return _with(base, failure="no_value", detail=detail)
         found[metric] = sum(v for v in values if v is not None) / len(values)
-    missed = [violations(scenario, p, short=fidelity == "screen") for p in chosen]
-    worst = {name: max(one[name] for one in missed) for name in missed[0]}
-    if accuracy is not None:
+    told = [promises(scenario, p) for p in chosen]
+    worst: dict[str, float] = {}
+    for missed, _ in told:
+        worst |= {name: max(by, worst.get(name, by)) for name, by in missed.items()}
+    unknown = {name: why for _, undetermined in told for name, why in undetermined.items()}
+    unknown = {name: why for name, why in unknown.items() if worst.get(name, 0.0) <= 0}
+    worst = {name: by for name, by in worst.items() if name not in unknown}
+    if isinstance(accuracy, str):
+        unknown["accuracy"] = accuracy
+    elif accuracy is not None:
         worst["accuracy"] = accuracy
     spread = [_variance(p, goal.metric) for p in chosen]
     known = [v for v in spread if v is not None]
@@ -125,44 +132,93 @@ def judged(
     first = tuple(p.key for p in chosen)
     keys = (*first, *(key for key in base.points if key not in first))
     return _with(
-        base, value=found[goal.metric], values=found, violations=worst, variance=variance, points=keys
-    )
+        base, value=found[goal.metric], values=found, violations=worst, undetermined=unknown,
+        variance=variance, points=keys,
+    )  # fmt: skip
 
 
-def violations(scenario: Scenario, point: Measured, *, short: bool) -> dict[str, float]:
-    """Each promise of the load, scaled by its limit. In a short look what cannot be told counts as kept."""
-    limits = [(str(slo), slo.name, slo.limit) for slo in scenario.slos]
-    limits += [(f"{name}<={limit:g}", name, limit) for name, limit in scenario.search.limits.items()]
-    found = {}
-    for shown, name, limit in limits:
-        adjusted = name.replace("_ms", "_adjusted_ms")
-        value = point.metrics.get(adjusted, point.metrics.get(name))
+def promised(scenario: Scenario) -> dict[str, tuple[str, float]]:
+    """Every promise of the load as it is written -> its metric and limit."""
+    found = {str(slo): (slo.name, slo.limit) for slo in scenario.slos}
+    return found | {f"{name}<={limit:g}": (name, limit) for name, limit in scenario.search.limits.items()}
+
+
+def promises(scenario: Scenario, point: Measured) -> tuple[dict[str, float], dict[str, str]]:
+    """Each promise of the load: by how much it is missed, scaled by its limit; or why it cannot be told.
+
+    A percentile without its samples, as in a short look, is missed where a lower one is above the limit
+    already; else it is undetermined.
+    """
+    missed, undetermined = {}, {}
+    for shown, (name, limit) in promised(scenario).items():
+        value = enough.telling(point.metrics, name, limit)
         if value is None:
-            found[shown] = 0.0 if short else UNTOLD
+            undetermined[shown] = point.lacking.get(name, "nothing was measured")
         else:
-            found[shown] = max(-1.0, min(WORST, (value - limit) / limit if limit else value))
-    return found
+            missed[shown] = max(-1.0, min(WORST, (value - limit) / limit if limit else value))
+    return missed, undetermined
 
 
-def accuracy_violation(folder: RunFolder, scenario: Scenario, key: str, baseline: str) -> float | None:
+def untellable(scenario: Scenario, goal: Goal, loads: Sequence[Load]) -> tuple[list[str], list[str]]:
+    """What no load of a job can tell of the promises and the goal, and what single loads may not; as text.
+
+    Of loads that differ only in how hard they push one that can tell is enough.
+    """
+    asked = {shown: metric for shown, (metric, _) in promised(scenario).items()}
+    asked |= {f"the goal {metric}": metric for metric, _ in goal.metrics}
+    found = enough.shortfalls(loads, asked)
+    hopeless: list[enough.Shortfall] = []
+    doubtful: list[enough.Shortfall] = []
+    for one in found:
+        same = [load for load in loads if job_of(load) == job_of(one.load)]
+        never = {f.load for f in found if f.never and f.promise == one.promise}
+        (hopeless if all(load in never for load in same) else doubtful).append(one)
+    return enough.lines(hopeless), enough.lines(doubtful)
+
+
+def accuracy_violation(folder: RunFolder, scenario: Scenario, key: str, baseline: str) -> float | str | None:
     """How the config `key` of this run stands against the floor in the screening: above 0 is a FAIL.
 
     A few items seldom show more than what is badly broken, so INCONCLUSIVE stays in the race, as in every
-    short look; who wins must hold a certificate (`search.finals.certify`). None: the scenario has no floor.
+    short look; who wins must hold a certificate (`search.finals.certify`). Where a side cannot be asked a
+    task, or its answers cannot be judged, so that no certificate can ever be had, the text says why. None:
+    the scenario has no floor.
     """
     if scenario.accuracy is None:
         return None
-    if key == baseline:
-        return 0.0
+    from bench.accuracy.evaluate import DISK
+
+    try:
+        return _violation(folder, scenario, key, baseline)
+    except Exception as error:  # a trial is lost, and said to be; the search is not
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise
+        return f"the answers cannot be judged: {type(error).__name__}: {error}"
+
+
+def _violation(folder: RunFolder, scenario: Scenario, key: str, baseline: str) -> float | str:
     from bench.accuracy import store
     from bench.accuracy.verdict import floor_of
 
     ours, theirs = store.evaluations(folder, key), store.evaluations(folder, baseline)
-    if not ours or not theirs:
-        return 1.0
+    for side, whose, found in (("", key, ours), ("the baseline: ", baseline, theirs)):
+        if not found:
+            return side + (store.missing(folder, whose) or "it was not asked")
+    if theirs[0].refused:
+        return "the baseline cannot be asked " + _refused(theirs[0].refused)
+    judged = {name: why for name, why in ours[0].refused.items()
+              if name in theirs[0].tasks and theirs[0].tasks[name].measures != "tripwire"}  # fmt: skip
+    if judged:
+        return "it cannot be asked " + _refused(judged)
+    if key == baseline:
+        return 0.0
     floor = floor_of(ours[0], theirs[0], again=theirs[1] if len(theirs) > 1 else None)
     missed = floor.violation or 0.0
     return max(UNTOLD, missed) if floor.verdict == "FAIL" else min(0.0, missed)
+
+
+def _refused(tasks: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in tasks.items())
 
 
 def measured(folder: RunFolder, scenario: Scenario, keys: Iterable[str]) -> list[Measured]:
@@ -180,11 +236,12 @@ def job_of(load: Load) -> tuple[object, ...]:
 
 
 def _best(scenario: Scenario, goal: Goal, points: Sequence[Measured]) -> Measured:
-    def rank(point: Measured) -> tuple[bool, float, float]:
-        missed = sum(max(0.0, v) for v in violations(scenario, point, short=True).values())
+    def rank(point: Measured) -> tuple[bool, float, int, float]:
+        missed, undetermined = promises(scenario, point)
         value = point.metrics[goal.metric]
         loss = math.inf if value is None else goal.loss(value)
-        return point.judgement.verdict == "invalid", missed, loss
+        broken = sum(max(0.0, v) for v in missed.values())
+        return point.judgement.verdict == "invalid", broken, len(undetermined), loss
 
     return min(points, key=rank)
 

@@ -15,6 +15,8 @@ Settings = Mapping[str, Scalar]
 Fidelity = Literal["screen", "full", "confirm", "stress"]
 """A short run, the scenario's own, a repeat of it on a fresh launch (only these two crown), other loads."""
 
+UNTOLD = 1e-3
+"""The violation of a promise that could not be told, where two states are all there is."""
 PHASES = ("launch", "warmup", "measure", "accuracy", "waste")
 
 
@@ -25,6 +27,7 @@ class Outcome:
     value       in the unit of the goal's first metric; None when there is no number to believe
     variance    of `value`, in its unit squared; None when it cannot be told
     violations  constraint -> by how much it is missed, as a share of its limit; at most 0: met
+    undetermined  constraint -> why it cannot be told (`640 of 662 requests`): neither met nor missed
     failure     class of the failure (`FailureKind`, `invalid`, `does_not_fit`, `cannot_win`); None: none
     detail      that failure in one line
     seconds     device seconds by phase (PHASES)
@@ -43,13 +46,25 @@ class Outcome:
     simulated: bool = False
     detail: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
+    undetermined: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def feasible(self) -> bool:
-        """A number that may be believed and every promise kept."""
-        return (
-            self.failure is None and self.value is not None and all(v <= 0 for v in self.violations.values())
-        )
+        """A number that may be believed and every promise kept; one that cannot be told is not kept."""
+        kept = not self.undetermined and all(v <= 0 for v in self.violations.values())
+        return self.failure is None and self.value is not None and kept
+
+    @property
+    def broken(self) -> dict[str, float]:
+        """The promises that are missed, and by how much."""
+        return {name: by for name, by in self.violations.items() if by > 0}
+
+    def constraint(self, name: str) -> float:
+        """For a sampler that knows two states only: at most 0 is met. A promise that a full look could not
+        tell is not; a short look is no answer either way, and its value is to be learned from."""
+        if name not in self.undetermined:
+            return self.violations.get(name, 0.0)
+        return 0.0 if self.fidelity == "screen" else UNTOLD
 
     @property
     def launched(self) -> bool:

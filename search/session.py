@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.plan import scenariofile
+from bench.plan.expand import loads_of
 from bench.plan.price import check
 from bench.plan.scenario import Scenario
 from bench.plan.target import Target, target_of
 from bench.plan.units import seconds
 from bench.results import RunFolder
+from search import unasked
 from search.budget import Budget
+from search.configs import config_of
 from search.explain import explained
 from search.finals.answer import Answer
 from search.finals.robust import settle
@@ -23,8 +26,8 @@ from search.finals.rounds import conclude
 from search.finals.spread import LEAST_ROUNDS
 from search.finals.told import show
 from search.loop import Loop
-from search.measured import Measured, config_of
-from search.objective import Goal, constraints
+from search.measured import Measured
+from search.objective import Goal, constraints, untellable
 from search.resume import StudyLog
 from search.searchers.surrogate import Surrogate
 from search.space import Space, most_devices
@@ -63,6 +66,7 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
     )
     goal, space = Goal.of(scenario), Space.of(scenario)
     check(scenario, [config_of(scenario, target, space.default(name)) for name in space.engines])
+    warnings = checked(scenario, goal, space)
     with device_lock(target.device, f"servetune search, {path}"):
         folder = _resumed(path, scenario) if resume else _created(path, scenario, target)
         log = StudyLog(path)
@@ -70,6 +74,8 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
             log.append("resumed", unix_s=time.time())
         status = Status()
         status.say(f"study in {path}, {space.size:,} configurations or more")
+        for line in warnings:
+            status.say(f"warning: {line}")
         try:
             loop = _loop(scenario, folder, target, goal, space, asked, log, status)
             ended = loop.run() if asked.ray is None else _on_cluster(loop, scenario, asked.ray)
@@ -108,6 +114,22 @@ def more(file: Path, path: Path, scenario: Scenario, written: Mapping[str, Any])
     if scenario.search.budget_s is not None or scenario.search.budget_usd is not None:
         budget = " with a larger --budget or --usd, from which these rounds are kept back"
     return f"{kept}; for more rounds: servetune search {file} --resume --out {path} --rounds {rounds}{budget}"
+
+
+def checked(scenario: Scenario, goal: Goal, space: Space) -> list[str]:
+    """What to know before it starts, one line each.
+
+    UserError when no trial could be told to keep every promise: a load too short for a percentile, a
+    baseline that cannot be asked what its accuracy is judged by.
+    """
+    loads = [load for work in scenario.workloads for load in loads_of(work)]
+    never, warnings = untellable(scenario, goal, loads)
+    if never:
+        raise UserError(
+            f"{scenario.file}: every trial would be undetermined: {'; '.join(never)}",
+            "more requests (or a longer load), or a promise that so many can tell",
+        )
+    return warnings + unasked.warnings(scenario, space)
 
 
 def _on_cluster(loop: Loop, scenario: Scenario, address: str) -> str:

@@ -170,9 +170,7 @@ class Study:
     def _finish(self, trial: Trial, outcome: Outcome) -> None:
         from optuna.trial import TrialState
 
-        broken = dict.fromkeys(self.constraints, 0.0) | {
-            name: value for name, value in outcome.violations.items() if name in self.constraints
-        }
+        broken = {name: outcome.constraint(name) for name in self.constraints}
         broken["runs"] = 0.0 if outcome.failure is None and outcome.value is not None else 1.0
         for name, value in broken.items():
             trial.set_constraint(name, value)
@@ -185,6 +183,8 @@ class Study:
         if outcome.failure is not None:
             trial.set_user_attr("failure", outcome.failure)
             trial.set_user_attr("detail", outcome.detail)
+        if outcome.undetermined:
+            trial.set_user_attr("undetermined", dict(outcome.undetermined))
         if outcome.simulated:
             trial.set_user_attr("simulated", True)
         single = len(self.goal.metrics) == 1

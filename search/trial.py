@@ -56,19 +56,23 @@ def look(
 def promoted(goal: Goal, history: Sequence[Outcome], screen: Outcome) -> bool:
     """Whether a short look is among the best third of all short looks so far, or as good as the incumbent.
 
-    Broken promises rank behind every kept one, by how much they are broken.
+    Broken promises rank behind every kept one, by how much they are broken. What a short look cannot tell
+    is neither: there the others count by what their full looks have told since.
     """
     if screen.failure is not None:
         return False
     seen = {key_of(o.config): o for o in history if o.fidelity == "screen" and o.failure is None}
-    others = [rank(goal, o) for o in seen.values()]
+    told = {key_of(o.config): o for o in history if o.fidelity == "full" and o.failure is None}
+    others = [rank(goal, o, told.get(key)) for key, o in seen.items()]
     if len(others) < ALWAYS:
         return True
     better = sum(other < rank(goal, screen) for other in others)
     return better < math.ceil((len(others) + 1) / ETA)
 
 
-def rank(goal: Goal, outcome: Outcome) -> tuple[float, float]:
-    """Smaller is better: broken promises first, then the goal."""
-    missed = sum(max(0.0, v) for v in outcome.violations.values())
+def rank(goal: Goal, outcome: Outcome, told: Outcome | None = None) -> tuple[float, float]:
+    """Smaller is better: broken promises first, then the goal. `told`: its full look, where it had one."""
+    known = told.violations if told is not None else {}
+    unknown = {name: by for name, by in known.items() if name in outcome.undetermined}
+    missed = sum(max(0.0, v) for v in (*outcome.violations.values(), *unknown.values()))
     return missed, math.inf if outcome.value is None else goal.loss(outcome.value)

@@ -30,6 +30,7 @@ class FailureKind(StrEnum):
     PORT_TAKEN = "port_taken"
     NO_EFFECT = "setting_without_effect"
     WRONG_IDENTITY = "wrong_identity"
+    NOT_SCORED = "evaluation_failed"
     NOT_INSTALLED = "engine_not_installed"
     KILLED = "killed"
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +24,9 @@ from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Item, Pass, Task, drawn, prompt_hash
 from serving.engine import Endpoint
 from serving.errors import Failure, FailureKind, UserError
+
+DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""What no task is to blame for, and no next trial would be spared."""
 
 
 class Watch(Protocol):
@@ -79,7 +84,8 @@ def evaluate(
     """Scores of `endpoint` on `tasks`, kept in `folder`; goes on where an earlier call for it stopped.
 
     With a `baseline` the sequential test runs along, and a candidate it rejects is not asked further.
-    A server that dies or falls silent ends it with a `failure`, not with an exception. `tokenizer`: folder
+    A server that dies or falls silent ends it with a `failure`, not with an exception, and a task whose own
+    code raises is `refused` with what it raised. `tokenizer`: folder
     or hub id, for lm-eval. `refused`: task -> why, for those that were not even tried.
     UserError when `folder` holds the evaluation of another configuration.
     """
@@ -131,6 +137,15 @@ def _all_tasks(job: _Job, tasks: Sequence[Task], results: dict[str, TaskResult])
         except HarnessError as error:
             job.refused[task.name] = f"{error.message} ({error.hint})"
             continue
+        except Halt:
+            raise
+        except Exception as error:  # a task is anybody's code: it costs its own claim, not the campaign
+            first = leaf(error)
+            if isinstance(first, OSError) and first.errno in DISK:
+                raise
+            job.refused[task.name] = f"the task itself failed: {type(first).__name__}: {first}"
+            job.notes.append(f"{task.name}: {job.refused[task.name]} ({_place(first)})")
+            continue
         asked += sent
         results[task.name] = result
         save_scores(job.folder, result)
@@ -139,6 +154,19 @@ def _all_tasks(job: _Job, tasks: Sequence[Task], results: dict[str, TaskResult])
             job.notes.append(f"{task.name}: below the floor {after}")
             break
     return asked
+
+
+def leaf(error: BaseException) -> BaseException:
+    """The first single exception of a group of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _place(error: BaseException) -> str:
+    """File and line where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "place unknown"
 
 
 def _one_task(

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.accuracy import cache, planned, result, store
-from bench.accuracy.evaluate import Life, evaluate
+from bench.accuracy.evaluate import DISK, Life, evaluate, leaf
 from bench.accuracy.planned import Evaluating
 from bench.accuracy.result import Evaluation
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Task
 from bench.results import RunFolder
 from serving.engines import engine
-from serving.errors import Failure
+from serving.errors import Failure, FailureKind
 
 if TYPE_CHECKING:
     from bench.plan.planning import Launch, Plan
@@ -34,7 +34,8 @@ def evaluate_launch(
 ) -> None:
     """Every evaluation that the launch owes. `trial_s`: what launch and load took, which bounds a screening.
 
-    A server that dies is a `failure` in what is stored, never an exception; an interrupt leaves the
+    A server that dies is a `failure` in what is stored, never an exception, and so is an evaluation that
+    breaks off for whatever reason but a full disk; an interrupt leaves the
     answers so far, and the next call goes on with them.
     """
     settings = plan.scenario.accuracy
@@ -50,7 +51,17 @@ def evaluate_launch(
     for one in owed(plan, run, launch):
         tasks = [named[name] for name in one.tasks]
         rules = cache.spot_settings(settings) if one.repeat == store.SPOT else settings
-        made = _one(run, launch, server, rules, tasks, refused, users, watch, one.repeat, reference, budget_s)
+        try:
+            made = _one(
+                run, launch, server, rules, tasks, refused, users, watch, one.repeat, reference, budget_s
+            )
+        except Exception as error:  # measured points stand; what could not be scored is told, and is no pass
+            first = leaf(error)
+            if isinstance(first, OSError) and first.errno in DISK:
+                raise
+            what = f"{type(first).__name__}: {first}"
+            store.record_missing(run, one.config, one.repeat, Failure(FailureKind.NOT_SCORED, what))
+            continue
         watch.evaluated(launch.config, made)
 
 

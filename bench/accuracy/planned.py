@@ -123,6 +123,8 @@ def evaluations(
     if settings is None:
         return [], []
     tasks = tasks_of(scenario)
+    for task in tasks:
+        readable(scenario, task)
     made: list[Evaluating] = []
     refused: dict[tuple[str, str], NotAsked] = {}
     seen: set[str] = set()
@@ -161,6 +163,20 @@ def evaluations(
         what = "; ".join(f"{n.engine}: {n.task}: {n.why}" for n in refused.values())
         raise at(scenario, ("tasks",), f"nothing that an engine here can answer ({what})", "answers, chat")
     return made, list(refused.values())
+
+
+def readable(scenario: Scenario, task: Task) -> None:
+    """UserError when the items of a task, or what it would send for one of them, cannot be had."""
+    if isinstance(task, LmEvalTask):
+        return
+    try:
+        for item in task.items():
+            task.asks(item)
+    except Exception as error:
+        if isinstance(error, UserError):
+            raise
+        what = f"task {task.name!r} cannot be asked: {type(error).__name__}: {error}"
+        raise UserError(f"{scenario.file}: accuracy: {what}", "mend its items() and asks()") from error
 
 
 def second(tasks: Sequence[Task]) -> list[Task]:

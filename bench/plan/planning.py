@@ -6,7 +6,7 @@ own launches, and repeats are the outer loop, so that drift hits every config al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from serving.errors import UserError
 
 if TYPE_CHECKING:
     from bench.accuracy.planned import Evaluating, NotAsked
+    from bench.records import Run
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Plan:
 
     `baseline`: key of the configuration that the others' accuracy is held against; `evaluations` and
     `not_asked`: what is scored on which launch, and what an engine cannot be asked (`bench.accuracy`).
-    `supposed`: the GPU it is for, where that is not one of this machine.
+    `supposed`: the GPU it is for, where that is not one of this machine. `more`: what a measured point makes
+    worth measuring next on the same server.
     """
 
     scenario: Scenario
@@ -55,6 +57,7 @@ class Plan:
     evaluations: tuple[Evaluating, ...] = ()
     not_asked: tuple[NotAsked, ...] = ()
     supposed: str | None = None
+    more: Callable[[Run], Point | None] = lambda run: None
 
     @property
     def points(self) -> tuple[Point, ...]:

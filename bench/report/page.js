@@ -186,13 +186,14 @@ function drawBars() {
 function drawStudy() {
   const study = data.study;
   if (!study) return;
+  const sign = (look) => (look.feasible ? "circle" : look.open ? "circle-open" : "x");
   const kinds = [["screen", "short look"], ["full", "full look"], ["confirm", "confirmation"]], palette = colours();
   const at = new Map(study.looks.map((look, i) => [look, i + 1]));
   const traces = kinds.map(([kind, name], i) => {
     const mine = study.looks.filter((look) => look.fidelity === kind);
     return { type: "scatter", mode: "markers", name, x: mine.map((l) => at.get(l)), y: mine.map((l) => l.value), text: mine.map((l) => escaped(l.label)),
       error_y: { type: "data", array: mine.map((l) => l.spread || 0), thickness: 1, width: 2 }, hovertemplate: "%{text}<br>%{y:.4g}<extra>" + name + "</extra>",
-      marker: { color: palette[i], size: 9, symbol: mine.map((l) => (l.feasible ? "circle" : "x")) } };
+      marker: { color: palette[i], size: 9, symbol: mine.map(sign) } };
   });
   const shown = study.looks.map((l) => l.value), wide = Math.min(...shown) > 0 && Math.max(...shown) > 5 * Math.min(...shown);
   let best = null;
@@ -201,7 +202,7 @@ function drawStudy() {
   draw($("#study-history"), traces, { height: 360, xaxis: { title: { text: "look" } }, yaxis: { title: { text: study.metric }, type: wide ? "log" : "linear" }, legend: { orientation: "h", y: 1.12 } });
   const front = $("#study-front");
   if (front) draw(front, [{ type: "scatter", mode: "markers", x: study.looks.map((l) => l.values[study.goals[0]]), y: study.looks.map((l) => l.values[study.goals[1]]), text: study.looks.map((l) => escaped(l.label)),
-    hovertemplate: "%{text}<extra></extra>", marker: { color: palette[0], size: 9, symbol: study.looks.map((l) => (l.feasible ? "circle" : "x")) } }], { height: 360, xaxis: { title: { text: study.goals[0] } }, yaxis: { title: { text: study.goals[1] } } });
+    hovertemplate: "%{text}<extra></extra>", marker: { color: palette[0], size: 9, symbol: study.looks.map(sign) } }], { height: 360, xaxis: { title: { text: study.goals[0] } }, yaxis: { title: { text: study.goals[1] } } });
   const trials = study.looks.filter((look) => look.fidelity !== "confirm"), node = $("#study-parallel");
   if (trials.length < 2 || narrow()) { nothing(node, narrow() ? "Parallel coordinates need a wider window." : "Too few trials for parallel coordinates."); return; }
   const names = [...study.settings, study.metric], values = trials.map((l) => l.value), low = Math.min(...values), high = Math.max(...values);

@@ -15,7 +15,7 @@ from bench.results import RunFolder
 from serving.errors import BrokenRunError
 
 LOG, ANSWER = "study.jsonl", "study.json"
-DRAWN = ("number", "fidelity", "label", "value", "spread", "feasible", "values", "settings")
+DRAWN = ("number", "fidelity", "label", "value", "spread", "feasible", "open", "values", "settings")
 
 
 def read(folder: RunFolder) -> dict[str, Any] | None:
@@ -85,7 +85,9 @@ def _look(event: Mapping[str, Any]) -> dict[str, Any]:
         "feasible": one["feasible"],
         "failure": one["failure"],
         "detail": one.get("detail", ""),
-        "broken": ", ".join(f"{name} by {by:.0%}" for name, by in broken.items()),
+        "broken": ", ".join(f"{name} by {words.share(by)}" for name, by in broken.items()),
+        "undetermined": _undetermined(one),
+        "open": bool(one.get("undetermined")) and not broken and one["failure"] is None,
         "refused": one["failure"] in ("does_not_fit", "cannot_win", "refused"),
     }
 
@@ -110,7 +112,13 @@ def _finalist(
         "checks": checks,
         "stood": sum(check["verdict"] == "PASS" for check in checks),
         "failures": ", ".join(one["failures"]),
+        "undetermined": _undetermined(one),
     }  # fmt: skip
+
+
+def _undetermined(one: Mapping[str, Any]) -> str:
+    """The promises that could not be told, and why; studies of before have none."""
+    return ", ".join(f"{name}: {why}" for name, why in one.get("undetermined", {}).items())
 
 
 def _headline(answer: Mapping[str, Any] | None) -> str:
@@ -124,7 +132,11 @@ def _headline(answer: Mapping[str, Any] | None) -> str:
         "" if missed is None else f" None of the other finalists that stand is more than {missed:.1%} better."
     )
     if winner is None:
-        return "No configuration kept every promise."
+        untold = answer.get("explained", {}).get("undetermined", [])
+        said = "".join(
+            f" {p['promise']} is undetermined in {p['looks']} full looks ({p['why']})." for p in untold
+        )
+        return f"No configuration kept every promise.{said}"
     if answer["verdict"] == "default_is_best":
         return f"The default is best: nothing was surely better.{rest}"
     gain = winner["gain"]

@@ -86,6 +86,11 @@ def number(value: float | None) -> str:
     return f"{value:#.3g}" if value else "0"
 
 
+def share(by: float) -> str:
+    """A share as %, whole from ten on: what is missed by a little is never missed "by 0%"."""
+    return f"{by:.0%}" if by >= 0.1 else f"{100 * by:.2g}%"
+
+
 def figure(outcome: Outcome, metric: str, of: str) -> str:
     """One number of a point, or why there is none: `n<662`, or a dash."""
     value = outcome.metrics[metric]

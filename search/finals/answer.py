@@ -83,6 +83,7 @@ class Answer:
                 "promises": {name: _kept(kept) for name, kept in standing.promises.items()},
                 "points": [key for outcome in standing.outcomes for key in outcome.points],
                 "failures": [o.failure for o in standing.outcomes if o.failure],
+                "undetermined": dict(standing.undetermined),
                 "accuracy": standing.certificate and standing.certificate.as_json(),
                 "robust": [check.as_json() for check in self.robust.get(key_of(standing.settings), ())],
             }
@@ -215,7 +216,11 @@ def _gains(loop: Loop, found: Sequence[Standing], open_: Sequence[Standing], rou
 def _promise(standing: Standing) -> Unsettled:
     """It hangs on whether this one keeps its promises."""
     who = "the default" if standing.is_baseline else _name(standing)
-    untold = standing.untold
+    untold, unknown = standing.untold, standing.undetermined
+    if unknown:
+        why = "; ".join(f"{name} is undetermined: {why}" for name, why in unknown.items())
+        none = More(None, None, None)
+        return Unsettled(f"{who} cannot be told to keep its promises: {why}", none, standing.settings)
     if not untold:
         failures = ", ".join(sorted({o.failure for o in standing.outcomes if o.failure}))
         return Unsettled(

@@ -107,7 +107,8 @@ def _check(loop: Loop, name: str, mine: Outcome, base: Outcome, reach: float | N
         middle = loop.goal.gain(mine.value, base.value)
         gain = None if reach is None else (middle, middle - reach, middle + reach)
     broken = [promise for promise, by in mine.violations.items() if by > 0]
-    lost = [promise for promise in broken if base.failure is None and base.violations.get(promise, 0.0) <= 0]
+    told = [promise for promise in broken if base.failure is None and promise not in base.undetermined]
+    lost = [promise for promise in told if base.violations.get(promise, 0.0) <= 0]
     if mine.failure is not None:
         both = base.failure is not None
         return Check(name, "INCONCLUSIVE" if both else "FAIL", f"{mine.failure}: {mine.detail}", None, gain)
@@ -117,9 +118,11 @@ def _check(loop: Loop, name: str, mine: Outcome, base: Outcome, reach: float | N
     if gain is not None and gain[2] < 0:
         return Check(name, "FAIL", f"{-gain[0]:.1%} worse than the default", mine.value, gain)
     if broken:
-        return Check(
-            name, "INCONCLUSIVE", f"breaks {', '.join(broken)}, as the default does", mine.value, gain
-        )
+        how = "as the default does" if set(broken) <= set(told) else "where the default cannot be told"
+        return Check(name, "INCONCLUSIVE", f"breaks {', '.join(broken)}, {how}", mine.value, gain)
+    if mine.undetermined:
+        why = ", ".join(f"{promise}: {why}" for promise, why in mine.undetermined.items())
+        return Check(name, "INCONCLUSIVE", f"undetermined: {why}", mine.value, gain)
     if mine.detail:  # of a look that did not fail: what of it is not settled
         return Check(name, "INCONCLUSIVE", mine.detail, mine.value, gain)
     if gain is None or gain[0] < 0:

@@ -8,8 +8,7 @@ from functools import cached_property
 
 from search.finals.certify import Certificate
 from search.finals.spread import LEAST_ROUNDS, Bounds, Difference, Kept, promise
-from search.objective import UNTOLD
-from search.outcome import Outcome, Settings
+from search.outcome import UNTOLD, Outcome, Settings
 
 UNREADABLE = frozenset({"invalid", "no_value", "not_measured"})
 """Failures of the measurement: the engine ran, and what it did is not known."""
@@ -67,7 +66,7 @@ class Standing:
 
     @cached_property
     def promises(self) -> Mapping[str, Kept]:
-        """Each promise over the launches that ran."""
+        """Each promise over the launches that ran and could tell it."""
         ran = [o for o in self.outcomes if o.failure is None]
         found = {}
         for name in dict.fromkeys(name for o in ran for name in o.violations):
@@ -78,6 +77,12 @@ class Standing:
                 replace(kept, state="untold") if UNTOLD in missed and kept.state == "broken" else kept
             )
         return found
+
+    @property
+    def undetermined(self) -> Mapping[str, str]:
+        """Promises that not one launch could tell, and why: neither kept nor broken."""
+        found = {name: why for o in self.outcomes for name, why in o.undetermined.items()}
+        return {name: why for name, why in found.items() if name not in self.promises}
 
     @property
     def state(self) -> str:
@@ -94,7 +99,7 @@ class Standing:
         states = {kept.state for kept in self.promises.values()}
         if "broken" in states:
             return "broken"
-        told = any(o.value is not None for o in self.outcomes) and not failed
+        told = any(o.value is not None for o in self.outcomes) and not failed and not self.undetermined
         return "kept" if told and states <= {"kept"} else "untold"
 
     @property

@@ -80,10 +80,10 @@ class Hill:
                 here = step
         return None
 
-    def _rank(self, outcome: Outcome) -> tuple[int, float, float]:
+    def _rank(self, outcome: Outcome) -> tuple[int, float, int, float]:
         missed = sum(max(0.0, v) for v in outcome.violations.values())
         loss = 0.0 if outcome.value is None else self.goal.loss(outcome.value)
-        return int(outcome.failure is not None), missed, loss
+        return int(outcome.failure is not None), missed, len(outcome.undetermined), loss
 
 
 @dataclass
@@ -138,7 +138,7 @@ class OptunaTpe:
         assert self._study is not None
         ran = outcome.failure is None and outcome.value is not None
         for name in self.constraints:
-            trial.set_constraint(name, outcome.violations.get(name, 0.0) if name != "runs" else 1.0 - ran)
+            trial.set_constraint(name, outcome.constraint(name) if name != "runs" else 1.0 - ran)
         if ran:
             self._study.tell(trial, outcome.value)
         else:
