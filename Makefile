@@ -24,7 +24,7 @@ $(SETUP): requirements.lock pyproject.toml
 setup: $(SETUP) ## servetune itself, in .venv
 
 engines: $(SETUP) ## the engines, each in .engines/<name>-<version> (CUDA builds where there is a GPU)
-	@.venv/bin/python -m serving.environments install vllm transformers --device $(DEVICE)
+	@.venv/bin/python -m serving.install.environments install vllm transformers --device $(DEVICE)
 
 model: engines ## the small model of the quick start, in .models
 	@.venv/bin/python tools/make_model.py

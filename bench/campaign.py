@@ -8,42 +8,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bench.measure import measure
-from bench.metrics import enough
-from bench.plan import planning, scenariofile
+from bench.machine.environment import environment
+from bench.plan import planning
 from bench.plan.planning import Plan
-from bench.plan.scenario import Scenario
-from bench.results import RunFolder
+from bench.proof.calibration import CalibrationStep, calibration
+from bench.records.folder import RunFolder
+from bench.scenario.model import Scenario
 from serving.engines import engine
 from serving.errors import UserError
-from serving.lock import device_lock
 
 RESULTS = Path("results")
-
-
-def run(scenario_file: Path, *, out: Path | None, resume: bool, json: str | None) -> int:
-    """Measures what is not measured yet, then reports. Exit status 0; 1 when no point can be believed."""
-    from bench.report.command import show
-    from bench.report.progress import watch_for
-
-    scenario = scenariofile.load(scenario_file)
-    plan = planning.plan(scenario)
-    for reason, points in _dropped(plan).items():
-        print(f"dropped: {points} points: {reason}", file=sys.stderr)
-    for line in enough.lines(enough.of_points(plan.points, scenario.slos)):
-        print(f"warning: {line}", file=sys.stderr)
-    path = out or (_latest(scenario) if resume else _new(scenario))
-    with device_lock(plan.device, f"servetune bench, {path}"):
-        folder = _resumed(path, scenario) if resume else _created(path, plan)
-        print(f"results in {folder.path}", file=sys.stderr)
-        try:
-            measure(plan, folder, watch_for(plan, folder.done()))
-        except KeyboardInterrupt:
-            folder.append("interrupted")
-            print(f"to go on: servetune bench {scenario_file} --resume --out {path}", file=sys.stderr)
-            raise
-        folder.append("finished")
-    return show(folder, json)
 
 
 def _dropped(plan: Plan) -> Counter[str]:
@@ -59,7 +33,6 @@ def _new(scenario: Scenario) -> Path:
 
 
 def _created(path: Path, plan: Plan) -> RunFolder:
-    from bench.machine.environment import environment
 
     scenario = plan.scenario
     if path.exists():
@@ -81,9 +54,8 @@ def _created(path: Path, plan: Plan) -> RunFolder:
 
 def _calibration(plan: Plan) -> dict[str, Any] | None:
     """The client's honest token rate on this machine; None where nothing but the simulator is measured."""
-    from bench.machine.calibration import Step, calibration
 
-    def say(step: Step) -> None:
+    def say(step: CalibrationStep) -> None:
         print(f"calibrating the load client: {step.streams} streams", file=sys.stderr)
 
     if all(engine(launch.config.engine).simulated for launch in plan.launches):

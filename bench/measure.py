@@ -8,21 +8,21 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from bench.accuracy.launched import evaluate_launch, not_evaluated, owed
-from bench.grid import Point
-from bench.load.dialect import STRICT_NOTE, is_strict
-from bench.load.drive import Drive, drive
-from bench.load.lengths import fitted
+from bench.client.dialect import STRICT_NOTE, is_strict
+from bench.client.drive import Drive, drive
+from bench.client.lengths import fitted
+from bench.evaluation.run import evaluate_launch, not_evaluated, owed
 from bench.plan.planning import Launch, Plan
-from bench.records import Record, RequestError, Run
-from bench.results import RunFolder
+from bench.point import Point
+from bench.progress import Watch
+from bench.records.folder import RunFolder
+from bench.records.model import Record, RequestError, Run
 from bench.telemetry.probe import Sampler
 from bench.traffic.prompts import Prompts, prompts_for
-from bench.watch import Watch
 from serving.engines import engine
 from serving.errors import EngineError, Failure
-from serving.process import Server
-from serving.process import launch as start
+from serving.launch.launch import Server
+from serving.launch.launch import launch as start
 
 DEATH_NOTICED_S = 3.0
 STREAMING_S = 5.0

@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.outcome import Outcome, outcomes
-from bench.plan import scenariofile
-from bench.results import RunFolder
+from bench.gate.scorecards import Scorecard
+from bench.metrics import METRICS
+from bench.records.folder import RunFolder
+from bench.result import PointResult, outcomes
+from bench.scenario import scenariofile
 from serving.config import ServingConfig
 
 if TYPE_CHECKING:
     import pandas
 
-    from bench.scorecards import Scorecard
 
 _FIRST = ("engine", "device", "quantization")
 _INTS = ("kv_cache_bytes", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "concurrency")
@@ -24,7 +25,7 @@ _LATER = tuple(n for n in ServingConfig.model_fields if n not in (*_FIRST, "engi
 
 
 def frame(
-    folder: RunFolder, found: Sequence[Outcome] | None = None, cards: Sequence[Scorecard] = ()
+    folder: RunFolder, found: Sequence[PointResult] | None = None, cards: Sequence[Scorecard] = ()
 ) -> pandas.DataFrame:
     """One row a finished point, in the order of the run; `found` and `cards` spare reading it again.
 
@@ -39,7 +40,6 @@ def frame(
 
     if found is None:
         found = list(outcomes(folder, scenariofile.load(folder.path / "scenario.yaml")))
-    from bench.metrics import METRICS
 
     scored = {card.config.key: _accuracy(card) for card in cards}
     rows = [_row(o) | scored.get(o.run.point.config.key, {}) for o in found]
@@ -53,7 +53,7 @@ def frame(
 
 
 def write(
-    folder: RunFolder, found: Sequence[Outcome] | None = None, cards: Sequence[Scorecard] = ()
+    folder: RunFolder, found: Sequence[PointResult] | None = None, cards: Sequence[Scorecard] = ()
 ) -> list[Path]:
     """Writes both files whole or not at all; returns their paths."""
     table = frame(folder, found, cards)
@@ -63,7 +63,7 @@ def write(
     return [csv, parquet]
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _row(outcome: PointResult) -> dict[str, Any]:
     run = outcome.run
     config, load = run.point.config.model_dump(mode="json"), run.point.load
     failure = run.failure
@@ -98,7 +98,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _undetermined(outcome: Outcome) -> list[str]:
+def _undetermined(outcome: PointResult) -> list[str]:
     return [f"{slo} {why}" for slo, _ in outcome.slos if (why := outcome.why_unknown(slo))]
 
 

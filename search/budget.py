@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search.outcome import PHASES, Outcome, key_of
+from search.result import PHASES, TrialResult, key_of
 
 QUIET = 12
 """Looks in a row without a better incumbent, at the least, before an early stop is thought of."""
@@ -59,7 +59,7 @@ class Budget:
         return ", ".join(parts) or "no limit"
 
 
-def hopeless(history: Sequence[Outcome]) -> str | None:
+def hopeless(history: Sequence[TrialResult]) -> str | None:
     """Why launching more is in vain, as with a driver that is too old; None while it may not be."""
     launched = [one for one in history if one.launched]
     ends = {(one.failure, one.detail) for one in launched}
@@ -72,7 +72,7 @@ def hopeless(history: Sequence[Outcome]) -> str | None:
     )
 
 
-def ledger(history: Sequence[Outcome]) -> dict[str, float]:
+def ledger(history: Sequence[TrialResult]) -> dict[str, float]:
     """Device seconds by phase. What a failed launch took is waste, whatever it was doing."""
     total = dict.fromkeys(PHASES, 0.0)
     for one in history:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.plan.scenariofile import quantity
 from bench.plan.target import Target
-from search.outcome import Settings
+from bench.scenario.scenariofile import quantity
+from search.result import Settings
 from search.space import names
 from serving.config import ServingConfig
 
 if TYPE_CHECKING:
-    from bench.plan.scenario import Scenario
+    from bench.scenario.model import Scenario
 
 
 def config_of(scenario: Scenario, target: Target, settings: Settings) -> ServingConfig:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from search.objective import Goal
-from search.outcome import Outcome, Settings, key_of
+from search.result import Settings, TrialResult, key_of
 from search.space import Space
 
 LEAST_TRIALS = 10
@@ -25,7 +25,11 @@ UNSET = "default"
 
 
 def explained(
-    space: Space, goal: Goal, constraints: Sequence[str], trials: Sequence[Outcome], winner: Settings | None
+    space: Space,
+    goal: Goal,
+    constraints: Sequence[str],
+    trials: Sequence[TrialResult],
+    winner: Settings | None,
 ) -> dict[str, Any]:
     """For study.json. `trials`: the last look of each."""
     return {
@@ -37,7 +41,7 @@ def explained(
     }
 
 
-def effects(space: Space, trials: Sequence[Outcome], seed: int = 0) -> list[dict[str, Any]]:
+def effects(space: Space, trials: Sequence[TrialResult], seed: int = 0) -> list[dict[str, Any]]:
     """Of each setting, the strongest first. `told` False: too few trials, one level only, or too wide."""
     valued = [o for o in trials if o.value is not None and o.value > 0]
     found: list[dict[str, Any]] = []
@@ -74,7 +78,7 @@ def omega_squared(levels: Sequence[str], values: np.ndarray) -> float | None:
     return max(0.0, min(1.0, (between - (len(kinds) - 1) * noise) / (total + noise)))
 
 
-def _promise(name: str, goal: Goal, trials: Sequence[Outcome]) -> dict[str, Any]:
+def _promise(name: str, goal: Goal, trials: Sequence[TrialResult]) -> dict[str, Any]:
     """How many trials broke it, how many broke nothing else, and the best value among those."""
     if name == "runs":
         broke = [o for o in trials if o.failure is not None]
@@ -86,7 +90,7 @@ def _promise(name: str, goal: Goal, trials: Sequence[Outcome]) -> dict[str, Any]
     return {"promise": name, "broken": len(broke), "alone": len(alone), "best_without": best}
 
 
-def _undetermined(name: str, trials: Sequence[Outcome]) -> dict[str, Any] | None:
+def _undetermined(name: str, trials: Sequence[TrialResult]) -> dict[str, Any] | None:
     """In how many full looks this promise could not be told, and why in the last; None: in none.
 
     A short look leaves promises open by design.
@@ -95,9 +99,9 @@ def _undetermined(name: str, trials: Sequence[Outcome]) -> dict[str, Any] | None
     return {"promise": name, "looks": len(why), "why": why[-1]} if why else None
 
 
-def paired(space: Space, goal: Goal, trials: Sequence[Outcome], winner: Settings) -> list[dict[str, Any]]:
+def paired(space: Space, goal: Goal, trials: Sequence[TrialResult], winner: Settings) -> list[dict[str, Any]]:
     """Each setting in which the winner departs: the gain where a trial without it was seen, else null."""
-    by_key: Mapping[str, Outcome] = {key_of(o.config): o for o in trials if o.value is not None}
+    by_key: Mapping[str, TrialResult] = {key_of(o.config): o for o in trials if o.value is not None}
     mine, base = by_key.get(key_of(winner)), space.default(str(winner["engine"]))
     found = []
     for name, value in winner.items():

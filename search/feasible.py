@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from bench.grid import Load
 from bench.plan.estimate import throughput_bound
 from bench.plan.feasibility import budget_of, calibrate, fits
 from bench.plan.planning import COMMON, beside_the_engine
 from bench.plan.target import Target, place
-from bench.records import Run
+from bench.point import Load
+from bench.records.model import Run
 from serving.config import ServingConfig
+from serving.costmodel.memory import MemoryBudget
 from serving.engines import engine
-from serving.memory import Budget
 
 ENOUGH = 3
 """Launches of an engine after which its bound may refuse: all of them must have stayed below it."""
@@ -27,7 +27,7 @@ class Feasible:
     """What earlier launches of this search have shown about the predictions."""
 
     target: Target
-    seen: list[tuple[Budget, int]] = field(default_factory=list)
+    seen: list[tuple[MemoryBudget, int]] = field(default_factory=list)
     reached: dict[str, list[float]] = field(default_factory=dict)
     said: dict[str, int] = field(default_factory=dict)
 

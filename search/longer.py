@@ -11,15 +11,15 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from bench.grid import Load, Point
 from bench.metrics import enough
 from bench.metrics.view import View
-from bench.outcome import outcome
-from bench.records import Run
+from bench.point import Load, Point
+from bench.records.model import Run
+from bench.result import outcome
 from search.objective import Goal, promised, promises
 
 if TYPE_CHECKING:
-    from bench.plan.scenario import Scenario
+    from bench.scenario.model import Scenario
 
 MOST_LONGER, MOST_GROWTH, SPARE = 2, 4.0, 1.2
 """How often a load is made longer, for how many times its samples at the most, and how much beyond that."""

@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.report.words import share
 from search.budget import Budget, hopeless, nothing_left
+from search.evaluator import Evaluator, Searcher
 from search.finals.reserve import full_costs, reserve_s
 from search.finals.spread import LEAST_ROUNDS
 from search.objective import Goal
-from search.oracle import Oracle, Searcher
-from search.outcome import PENDING, Outcome, Settings, best, key_of
-from search.resume import MOST_ATTEMPTS, Asked, StudyLog
+from search.result import PENDING, Settings, TrialResult, best, key_of
+from search.resume import MOST_ATTEMPTS, StudyLog, TrialRecord
 from search.space import Space
 from search.study import Study, reached
 from search.trial import look
 from serving.config import Scalar
+from serving.units import share
 
 NEVER_TOLD = 3
 """Full looks in a row, from the first on, that leave one promise undetermined: no trial would tell it."""
@@ -34,7 +34,7 @@ class Loop:
 
     space: Space
     goal: Goal
-    oracle: Oracle
+    oracle: Evaluator
     study: Study
     log: StudyLog
     budget: Budget
@@ -76,7 +76,7 @@ class Loop:
             self._look(len(trials), settings, history)
 
     def ask(
-        self, trials: Sequence[Asked], history: Sequence[Outcome]
+        self, trials: Sequence[TrialRecord], history: Sequence[TrialResult]
     ) -> tuple[Settings, dict[str, Scalar]] | None:
         """Settings nobody has looked at, the engines' defaults first; None when there are none left."""
         number, last = len(trials), {key_of(o.config): o for o in history}
@@ -87,7 +87,7 @@ class Loop:
         elif self.searcher is not None:
             # Others that are under way, on a cluster: known to be asked, not yet what they show.
             pending = [
-                Outcome(one.settings, "screen", None, failure=PENDING)
+                TrialResult(one.settings, "screen", None, failure=PENDING)
                 for one in trials[:number]
                 if not one.ended
             ]
@@ -105,10 +105,10 @@ class Loop:
             fixed = next((s for s in self.space.all() if key_of(s) not in seen), None)
         return None if fixed is None else self.study.ask(number, fixed)
 
-    def _again(self, one: Asked) -> None:
+    def _again(self, one: TrialRecord) -> None:
         """A trial that a kill interrupted: once more, then it counts as lost."""
         if one.attempts >= MOST_ATTEMPTS:
-            lost = Outcome(
+            lost = TrialResult(
                 one.settings, "screen", None, failure="lost", detail="interrupted twice while it ran"
             )
             self.keep(one.trial, [lost])
@@ -118,17 +118,17 @@ class Loop:
         )
         self._look(one.trial, one.settings, self.log.history())
 
-    def _look(self, number: int, settings: Settings, history: Sequence[Outcome]) -> None:
+    def _look(self, number: int, settings: Settings, history: Sequence[TrialResult]) -> None:
         baseline = key_of(settings) == key_of(self.space.default(str(settings["engine"])))
         self.keep(number, look(self.oracle, self.goal, history, settings, baseline=baseline))
 
-    def keep(self, number: int, looks: Sequence[Outcome]) -> None:
+    def keep(self, number: int, looks: Sequence[TrialResult]) -> None:
         for position, one in enumerate(looks, 1):
             self.log.append("outcome", trial=number, outcome=one.as_json(), last=position == len(looks))
         self.study.tell(number, looks[-1])
         self.say(self.line(number, looks[-1]))
 
-    def line(self, number: int, outcome: Outcome) -> str:
+    def line(self, number: int, outcome: TrialResult) -> str:
         """Trial, what it showed, the incumbent, and what is left to spend."""
         history = self.log.history()
         incumbent = best(history, minimize=self.goal.minimize)
@@ -147,7 +147,7 @@ class Loop:
         left = self.budget.left(sum(o.device_s for o in history), looked_at(self.log.trials()))
         return f"trial {number}: {shown}: {told} | best {leader} | left: {left}"
 
-    def ended(self, trials: Sequence[Asked], history: Sequence[Outcome]) -> str | None:
+    def ended(self, trials: Sequence[TrialRecord], history: Sequence[TrialResult]) -> str | None:
         """Why it ends here; None: go on."""
         spent = sum(o.device_s for o in history)
         launched = [o for o in history if o.launched and o.device_s > 0]
@@ -166,7 +166,7 @@ class Loop:
         looks_left = self._looks_left(spent + reserve, trials, each)
         return nothing_left(self._gains(history), looks_left, self.worthwhile)
 
-    def _looks_left(self, spent_s: float, trials: Sequence[Asked], each_s: float) -> float:
+    def _looks_left(self, spent_s: float, trials: Sequence[TrialRecord], each_s: float) -> float:
         left = [float(self.space.size - len(trials))]
         if self.budget.trials is not None:
             left.append(self.budget.trials - looked_at(trials))
@@ -174,7 +174,7 @@ class Loop:
             left.append((self.budget.seconds - spent_s) / each_s)
         return max(0.0, min(left))
 
-    def _gains(self, history: Sequence[Outcome]) -> list[float]:
+    def _gains(self, history: Sequence[TrialResult]) -> list[float]:
         """Gains over the baseline, best look of each configuration, in the order first seen."""
         base = next((o.value for o in history if o.fidelity == "full" and o.value), None)
         if base is None:
@@ -183,7 +183,7 @@ class Loop:
         return [self.goal.gain(o.value, base) for o in last.values() if o.value is not None]
 
 
-def never_told(history: Sequence[Outcome]) -> str | None:
+def never_told(history: Sequence[TrialResult]) -> str | None:
     """Why no trial can be told to keep every promise; None while one may be.
 
     The baseline's accuracy is what every other is held against; a load that is too short for a percentile
@@ -201,6 +201,6 @@ def never_told(history: Sequence[Outcome]) -> str | None:
     return None
 
 
-def looked_at(trials: Sequence[Asked]) -> int:
+def looked_at(trials: Sequence[TrialRecord]) -> int:
     """Trials that count against a budget of trials: not those refused before a launch."""
     return sum(not one.ended or one.outcomes[-1].launched for one in trials)

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from bench import outcome as bench_outcome
-from bench.grid import Load
+from bench import result as bench_outcome
 from bench.metrics import METRICS, enough
-from bench.results import RunFolder
-from search.outcome import UNTOLD, Fidelity, Outcome, Settings
+from bench.point import Load
+from bench.records.folder import RunFolder
+from search.result import UNTOLD, Fidelity, Settings, TrialResult
 from serving.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.outcome import Outcome as Measured
-    from bench.plan.scenario import Scenario
+    from bench.result import PointResult as Measured
+    from bench.scenario.model import Scenario
 
 ALIASES = {
     "usd_per_million_good_tokens": "cost_per_million_good_tokens",
@@ -87,7 +87,7 @@ def judged(
     points: Sequence[Measured],
     seconds: Mapping[str, float],
     accuracy: float | str | None = None,
-) -> Outcome:
+) -> TrialResult:
     """The Outcome of the points that one launch measured. Nothing measured is an error of the caller.
 
     Of loads that differ only in how hard they push (concurrency, rate) the best that keeps every promise
@@ -95,7 +95,7 @@ def judged(
     violation of the floor, or why it cannot be told (`accuracy_violation`); None: not asked for.
     """
     failed = next((p.run.failure for p in points if p.run.failure), None)
-    base = Outcome(settings, fidelity, None, seconds=dict(seconds), points=tuple(p.key for p in points),
+    base = TrialResult(settings, fidelity, None, seconds=dict(seconds), points=tuple(p.key for p in points),
                    simulated=any(p.run.simulated for p in points))  # fmt: skip
     if failed is not None:
         return _with(base, failure=failed.kind.value, detail=failed.detail)
@@ -197,8 +197,8 @@ def accuracy_violation(folder: RunFolder, scenario: Scenario, key: str, baseline
 
 
 def _violation(folder: RunFolder, scenario: Scenario, key: str, baseline: str) -> float | str:
-    from bench.accuracy import store
     from bench.accuracy.verdict import floor_of
+    from bench.evaluation import store
 
     ours, theirs = store.evaluations(folder, key), store.evaluations(folder, baseline)
     for side, whose, found in (("", key, ours), ("the baseline: ", baseline, theirs)):
@@ -223,7 +223,7 @@ def _refused(tasks: Mapping[str, str]) -> str:
 
 def measured(folder: RunFolder, scenario: Scenario, keys: Iterable[str]) -> list[Measured]:
     """The stored points `keys` with their metrics and verdicts."""
-    from bench.machine.calibration import Calibration
+    from bench.proof.calibration import Calibration
 
     kept = folder.manifest.get("calibration")
     calibration = Calibration.from_json(kept) if kept else None
@@ -269,7 +269,7 @@ def _variance(point: Measured, metric: str) -> float | None:
     return relative * value**2
 
 
-def _with(base: Outcome, **changed: object) -> Outcome:
+def _with(base: TrialResult, **changed: object) -> TrialResult:
     from dataclasses import replace
 
     return replace(base, **changed)  # type: ignore[arg-type]

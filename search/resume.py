@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from search.outcome import Outcome, Settings, from_json
+from search.result import Settings, TrialResult, from_json
 from serving.config import Scalar
 from serving.errors import BrokenRunError
 
@@ -24,14 +24,14 @@ MOST_ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
-class Asked:
+class TrialRecord:
     """One trial as it stands. `outcomes`: its looks, the last one counts; `ended`: nothing is to follow."""
 
     trial: int
     settings: Settings
     params: dict[str, Scalar]
     attempts: int
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[TrialResult, ...]
     ended: bool
 
 
@@ -42,8 +42,8 @@ class StudyLog:
     folder: Path
     _events: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
     _offset: int = field(default=0, init=False, repr=False)
-    _trials: dict[int, Asked] = field(default_factory=dict, init=False, repr=False)
-    _history: list[Outcome] = field(default_factory=list, init=False, repr=False)
+    _trials: dict[int, TrialRecord] = field(default_factory=dict, init=False, repr=False)
+    _history: list[TrialResult] = field(default_factory=list, init=False, repr=False)
     _folded: int = field(default=0, init=False, repr=False)
 
     def append(self, event: str, **fields: Any) -> None:
@@ -62,12 +62,12 @@ class StudyLog:
             self._read(path)
         return iter(self._events)
 
-    def trials(self) -> list[Asked]:
+    def trials(self) -> list[TrialRecord]:
         """Every trial in the order it was asked."""
         self._fold()
         return list(self._trials.values())
 
-    def history(self) -> list[Outcome]:
+    def history(self) -> list[TrialResult]:
         """Every look of every trial and of the finalists, in order."""
         self._fold()
         return list(self._history)
@@ -103,7 +103,7 @@ class StudyLog:
             if event["event"] == "asked":
                 attempts = (before.attempts if before else 0) + 1
                 kept = before.outcomes if before else ()
-                self._trials[number] = Asked(
+                self._trials[number] = TrialRecord(
                     number, event["settings"], event["params"], attempts, kept, False
                 )
             if "outcome" not in event:

@@ -9,40 +9,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.plan import scenariofile
 from bench.plan.expand import loads_of
-from bench.plan.price import check
-from bench.plan.scenario import Scenario
 from bench.plan.target import Target, target_of
-from bench.plan.units import seconds
-from bench.results import RunFolder
+from bench.records.folder import RunFolder
+from bench.scenario import scenariofile
+from bench.scenario.model import Scenario
+from bench.scenario.price import check
 from search import unasked
 from search.budget import Budget
 from search.configs import config_of
+from search.engine_evaluator import EngineEvaluator
 from search.explain import explained
-from search.finals.answer import Answer
+from search.finals.answer import SearchResult
 from search.finals.robust import settle
 from search.finals.rounds import conclude
 from search.finals.spread import LEAST_ROUNDS
-from search.finals.told import show
 from search.loop import Loop
-from search.measured import Measured
 from search.objective import Goal, constraints, untellable
 from search.resume import StudyLog
 from search.searchers.surrogate import Surrogate
 from search.space import Space, most_devices
-from search.status import Status
 from search.study import SAMPLERS, Study, default_storage, reached
 from search.timed import Timed
+from servetune.report.search_answer import show
+from servetune.report.search_status import StatusLine
 from serving.engines import engine
 from serving.errors import UserError
 from serving.lock import device_lock
+from serving.units import seconds
 
 RESULTS = Path("results")
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchRequest:
     """What the command line says in place of the scenario; None: as the scenario."""
 
     budget: str | None = None
@@ -54,7 +54,7 @@ class Asked:
     rounds: int | None = None
 
 
-def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str | None) -> int:
+def run(file: Path, asked: SearchRequest, *, out: Path | None, resume: bool, json: str | None) -> int:
     """Searches what is not searched yet.
 
     Exit status 0; 1 when no configuration keeps every promise, 3 when the answer is not settled.
@@ -72,7 +72,7 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
         log = StudyLog(path)
         if resume:
             log.append("resumed", unix_s=time.time())
-        status = Status()
+        status = StatusLine()
         status.say(f"study in {path}, {space.size:,} configurations or more")
         for line in warnings:
             status.say(f"warning: {line}")
@@ -88,7 +88,7 @@ def run(file: Path, asked: Asked, *, out: Path | None, resume: bool, json: str |
         finally:
             status.stop()
         written = _written(scenario, folder, loop, answer, ended)
-    from bench.output import write_json
+    from servetune.cli.json_output import write_json
 
     write_json(written, str(path / "study.json"))
     log.append("finished", unix_s=time.time())
@@ -138,7 +138,7 @@ def _on_cluster(loop: Loop, scenario: Scenario, address: str) -> str:
     from search.cluster.cluster import Cluster
 
     simulated = all(engine(part.engine).simulated for part in scenario.engines)
-    assert isinstance(loop.oracle, Measured)
+    assert isinstance(loop.oracle, EngineEvaluator)
     cluster = Cluster.join(
         address, loop.oracle.target.device, simulated=simulated, devices=most_devices(scenario) or 1
     )
@@ -156,16 +156,16 @@ def _loop(
     target: Target,
     goal: Goal,
     space: Space,
-    asked: Asked,
+    asked: SearchRequest,
     log: StudyLog,
-    status: Status,
+    status: StatusLine,
 ) -> Loop:
     chosen = scenario.search
     study = Study.open(
         asked.storage or default_storage(folder.path), folder.path.name, space, goal,
         constraints(scenario), chosen.sampler, scenario.seed,
     )  # fmt: skip
-    oracle = Measured(scenario, folder, target, goal, Timed(status.show))
+    oracle = EngineEvaluator(scenario, folder, target, goal, Timed(status.show))
     oracle.recall(log.history())
     hour = scenario.price.per_hour_of(most_devices(scenario)) if scenario.price else None
     budget = Budget(chosen.budget_s, chosen.trials, chosen.budget_usd, hour)
@@ -180,7 +180,7 @@ def _loop(
     )  # fmt: skip
 
 
-def _with(scenario: Scenario, asked: Asked) -> Scenario:
+def _with(scenario: Scenario, asked: SearchRequest) -> Scenario:
     changed: dict[str, Any] = {}
     if asked.budget is not None:
         try:
@@ -211,8 +211,8 @@ def _with(scenario: Scenario, asked: Asked) -> Scenario:
 
 
 def _created(path: Path, scenario: Scenario, target: Target) -> RunFolder:
-    from bench.machine.calibration import calibration
     from bench.machine.environment import environment
+    from bench.proof.calibration import calibration
 
     if path.exists():
         RunFolder.create(path, {}, b"")  # refuses, before the minute that a first calibration takes
@@ -252,12 +252,14 @@ def _latest(scenario: Scenario) -> Path:
     return found[-1]
 
 
-def _written(scenario: Scenario, folder: RunFolder, loop: Loop, answer: Answer, ended: str) -> dict[str, Any]:
+def _written(
+    scenario: Scenario, folder: RunFolder, loop: Loop, answer: SearchResult, ended: str
+) -> dict[str, Any]:
     """study.json: see docs/search.md."""
     from search.budget import ledger
 
     history, oracle = loop.log.history(), loop.oracle
-    assert isinstance(oracle, Measured)
+    assert isinstance(oracle, EngineEvaluator)
     failures: dict[str, int] = {}
     for one in history:
         if one.failure is not None:

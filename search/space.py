@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.plan import rules
-from bench.plan.scenario import Range
-from search.outcome import Settings, key_of
+from bench.scenario import rules
+from bench.scenario.model import Range
+from search.result import Settings, key_of
 from serving import devices
 from serving.config import Scalar
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-    from bench.plan.scenario import EngineGrid, Rule, Scenario
+    from bench.scenario.model import EngineGrid, GridRule, Scenario
 
 SHARES = ("gpu_memory_utilization",)
 UNSET = "(default)"
@@ -79,7 +79,7 @@ class Space:
     """Axes by engine, engines in the scenario's order. `Space.default()` is the baseline of a search."""
 
     axes: Mapping[str, tuple[Axis, ...]]
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[GridRule, ...] = ()
     fixed: Mapping[str, Mapping[str, Any]] | None = None
     """Settings that do not vary, by engine; rules see them, proposals do not carry them."""
 
@@ -218,7 +218,7 @@ def _whole(kind: str, value: float | None) -> Scalar:
 
 
 def _categorical(name: str, values: Any) -> Axis:
-    from bench.plan.scenariofile import quantity
+    from bench.scenario.scenariofile import quantity
     from serving.config import ServingConfig
 
     default = ServingConfig.model_fields[name].default

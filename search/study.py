@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from search.objective import Goal
-from search.outcome import Outcome, Settings
-from search.resume import Asked
+from search.result import Settings, TrialResult
+from search.resume import TrialRecord
 from search.space import UNSET, Space
 from serving.config import Scalar
 from serving.errors import UserError
@@ -154,20 +154,20 @@ class Study:
         self.running[number] = trial
         return self.space.suggest(trial), dict(trial.params)
 
-    def discard(self, number: int, settings: Settings, earlier: Outcome | None, why: str) -> None:
+    def discard(self, number: int, settings: Settings, earlier: TrialResult | None, why: str) -> None:
         """The running trial of this number is not looked at: it repeats `earlier`, or a rule drops it."""
         trial = self._trial(number, settings)
         del self.running[number]
         trial.set_user_attr("discarded", why)
         trial.set_user_attr("trial", None)
-        self._finish(trial, earlier or Outcome(settings, "screen", None, failure="dropped", detail=why))
+        self._finish(trial, earlier or TrialResult(settings, "screen", None, failure="dropped", detail=why))
 
-    def tell(self, number: int, outcome: Outcome) -> None:
+    def tell(self, number: int, outcome: TrialResult) -> None:
         """The last look of a trial."""
         self._finish(self._trial(number, outcome.config), outcome)
         del self.running[number]
 
-    def _finish(self, trial: Trial, outcome: Outcome) -> None:
+    def _finish(self, trial: Trial, outcome: TrialResult) -> None:
         from optuna.trial import TrialState
 
         broken = {name: outcome.constraint(name) for name in self.constraints}
@@ -200,7 +200,7 @@ class Study:
                 trial, [outcome.values.get(metric, outcome.value) for metric, _ in self.goal.metrics]
             )
 
-    def reconcile(self, trials: Sequence[Asked]) -> None:
+    def reconcile(self, trials: Sequence[TrialRecord]) -> None:
         """Brings the storage up to the log: it is told what it missed; trials that the log has not fail."""
         from optuna.trial import Trial, TrialState
 

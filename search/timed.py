@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.grid import Point
-from bench.records import Run
-from bench.results import RunFolder
+from bench.point import Point
+from bench.records.folder import RunFolder
+from bench.records.model import Run
 from serving.config import ServingConfig
 from serving.errors import Failure
 
 if TYPE_CHECKING:
-    from bench.accuracy.result import Evaluation
-    from bench.load.drive import Progress
+    from bench.accuracy.evaluation import Evaluation
+    from bench.client.drive import Progress
 
 
 class Enough(Exception):  # noqa: N818 -- not an error
@@ -24,7 +24,7 @@ class Enough(Exception):  # noqa: N818 -- not an error
 
 @dataclass
 class Timed:
-    """Seconds by phase (`search.outcome.PHASES`); `show` is told what is being done, and on which launch."""
+    """Seconds by phase (`search.result.PHASES`); `show` is told what is being done, and on which launch."""
 
     show: Callable[[str, str], None] = lambda doing, launch: None
     launch: str = ""

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from search.evaluator import Evaluator
 from search.objective import Goal
-from search.oracle import Oracle
-from search.outcome import Outcome, Settings, best, key_of
+from search.result import Settings, TrialResult, best, key_of
 
 ETA = 3
 """One short look in so many is followed by a full one (successive halving, asynchronous: ASHA)."""
@@ -20,23 +20,23 @@ ALWAYS = 3
 class Staged(Protocol):
     """An oracle whose launches cost: it does the short and the full look on one server."""
 
-    def staged(self, settings: Settings, promote: Promote) -> list[Outcome]: ...
+    def staged(self, settings: Settings, promote: Promote) -> list[TrialResult]: ...
 
 
 @runtime_checkable
 class Refusing(Protocol):
     """An oracle that can tell beforehand that a launch is of no use."""
 
-    def refusal(self, settings: Settings, incumbent: Outcome | None) -> Outcome | None: ...
+    def refusal(self, settings: Settings, incumbent: TrialResult | None) -> TrialResult | None: ...
 
 
 class Promote(Protocol):
-    def __call__(self, screen: Outcome, /) -> bool: ...
+    def __call__(self, screen: TrialResult, /) -> bool: ...
 
 
 def look(
-    oracle: Oracle, goal: Goal, history: Sequence[Outcome], settings: Settings, *, baseline: bool
-) -> list[Outcome]:
+    oracle: Evaluator, goal: Goal, history: Sequence[TrialResult], settings: Settings, *, baseline: bool
+) -> list[TrialResult]:
     """Every look at these settings, the last one counting. The baseline is always looked at in full."""
     incumbent = best(history, minimize=goal.minimize)
     if isinstance(oracle, Refusing):
@@ -44,7 +44,7 @@ def look(
         if refused is not None:
             return [refused]
 
-    def promote(screen: Outcome, /) -> bool:
+    def promote(screen: TrialResult, /) -> bool:
         return baseline or promoted(goal, history, screen)
 
     if isinstance(oracle, Staged):
@@ -53,7 +53,7 @@ def look(
     return [screen, oracle.measure(settings, "full")] if promote(screen) else [screen]
 
 
-def promoted(goal: Goal, history: Sequence[Outcome], screen: Outcome) -> bool:
+def promoted(goal: Goal, history: Sequence[TrialResult], screen: TrialResult) -> bool:
     """Whether a short look is among the best third of all short looks so far, or as good as the incumbent.
 
     Broken promises rank behind every kept one, by how much they are broken. What a short look cannot tell
@@ -70,7 +70,7 @@ def promoted(goal: Goal, history: Sequence[Outcome], screen: Outcome) -> bool:
     return better < math.ceil((len(others) + 1) / ETA)
 
 
-def rank(goal: Goal, outcome: Outcome, told: Outcome | None = None) -> tuple[float, float]:
+def rank(goal: Goal, outcome: TrialResult, told: TrialResult | None = None) -> tuple[float, float]:
     """Smaller is better: broken promises first, then the goal. `told`: its full look, where it had one."""
     known = told.violations if told is not None else {}
     unknown = {name: by for name, by in known.items() if name in outcome.undetermined}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.accuracy import planned
 from bench.accuracy.verdict import screening
+from bench.plan import evaluations
 from search.space import Space, names
 from serving.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.plan.scenario import Scenario
+    from bench.scenario.model import Scenario
 
 
 class Unplanned(Exception):  # noqa: N818 -- a trial that cannot be scored, which is data
@@ -29,8 +29,8 @@ def refusal(scenario: Scenario, engine: str, *, baseline: bool = False) -> str |
     if scenario.accuracy is None:
         return None
     found = {
-        task.name: planned.refusal(engine, task)
-        for task in planned.tasks_of(scenario)
+        task.name: evaluations.refusal(engine, task)
+        for task in evaluations.tasks_of(scenario)
         if baseline or task.measures != "tripwire"
     }
     told = "; ".join(f"{name}: {why}" for name, why in found.items() if why is not None)
@@ -45,8 +45,8 @@ def warnings(scenario: Scenario, space: Space) -> list[str]:
     if scenario.accuracy is None:
         return []
     rules = screening(scenario.accuracy)
-    for task in planned.tasks_of(scenario.model_copy(update={"accuracy": rules})):
-        planned.readable(scenario, task)
+    for task in evaluations.tasks_of(scenario.model_copy(update={"accuracy": rules})):
+        evaluations.readable(scenario, task)
     said = []
     baseline = str(space.default()["engine"])
     for name, part in zip(names(scenario), scenario.engines, strict=True):

@@ -43,7 +43,7 @@ class ServingConfig(BaseModel):
     ] = None
     tokenizer: Annotated[str | None, Field(description="folder or hub id, when not the model's own")] = None
 
-    quantization: Annotated[str, Field(description="a method of serving.support, or none")] = "none"
+    quantization: Annotated[str, Field(description="a method of serving.costmodel.support, or none")] = "none"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2", "bfloat16"] = "auto"
     kv_cache_bytes: Annotated[PositiveInt | None, Field(description="KV-cache memory, bytes (CPU)")] = None
@@ -61,7 +61,10 @@ class ServingConfig(BaseModel):
     continuous_batching: Annotated[bool | None, Field(description="transformers serve")] = None
 
     attempt: Annotated[
-        bool, Field(description="launch even what serving.support says fails: the failure is what is wanted")
+        bool,
+        Field(
+            description="launch even what serving.costmodel.support says fails: the failure is what is wanted"
+        ),
     ] = False
 
     url: Annotated[str | None, Field(description="endpoint: base URL of a running server")] = None

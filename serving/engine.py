@@ -2,7 +2,7 @@
 
 HTTP is the only way in: an engine is a command line that becomes an OpenAI-compatible server.
 Adding one is a file in `serving/engines/` and a row in `ENGINES`; the conformance suite
-(`tests/test_engines.py`) then tests it.
+(`tests/serving/test_engines.py`) then tests it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 import signal
 
 import pytest
-from engine_fixtures import transformers_server, vllm_server
+
+from tests.support.engine_fixtures import transformers_server, vllm_server
 
 __all__ = ["transformers_server", "vllm_server"]
 

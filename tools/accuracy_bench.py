@@ -21,17 +21,17 @@ from pathlib import Path
 
 import httpx
 
-from bench.accuracy import tasks
 from bench.accuracy.client import body
 from bench.accuracy.evaluate import evaluate
 from bench.accuracy.preflight import preflight
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Item, Task, drawn
-from bench.output import write_json
+from bench.accuracy.tasks import tasks
+from servetune.cli.json_output import write_json
 from serving.config import ServingConfig
 from serving.engine import Endpoint
 from serving.engines import engine
-from serving.process import launch
+from serving.launch.launch import launch
 
 
 def bare(endpoint: Endpoint, task: Task, items: Sequence[Item], concurrency: int) -> float:

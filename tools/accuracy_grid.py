@@ -15,17 +15,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.accuracy import cache, result, tasks
-from bench.accuracy.claims import overall
+from bench.accuracy import cache, evaluation
 from bench.accuracy.evaluate import Life, evaluate
-from bench.accuracy.progress import Bar
 from bench.accuracy.scorecard import claims
 from bench.accuracy.settings import Accuracy
-from serving import environments
+from bench.accuracy.tasks import tasks
+from servetune.report.evaluation import Bar
+from serving.claims import overall
 from serving.config import ServingConfig
 from serving.engines import engine
 from serving.errors import EngineError
-from serving.process import launch
+from serving.install import environments
+from serving.launch.launch import launch
 
 MODEL = str(Path(".models/smollm2-135m-instruct").resolve())
 VLLM = {"engine": "vllm", "model": MODEL, "enforce_eager": True, "max_model_len": 2048, "max_num_seqs": 32,
@@ -77,7 +78,7 @@ def damaged(folder: Path) -> None:
 
 def score(name: str, out: Path) -> None:
     """Launches and evaluates one variant, unless its evaluation is complete."""
-    if result.state(out / name) == "finished":
+    if evaluation.state(out / name) == "finished":
         return
     settings = VARIANTS[name]
     if not Path(settings["model"]).is_absolute():
@@ -111,11 +112,16 @@ def main() -> None:
     print("variant\tverdict\ttask\tcandidate against baseline\td (interval)\tverdict of the task")
     for name in options.variants:
         base = "hf-bf16" if name.startswith("hf-") else "bf16"
-        if name == base or None in (result.state(options.out / name), result.state(options.out / base)):
+        if name == base or None in (
+            evaluation.state(options.out / name),
+            evaluation.state(options.out / base),
+        ):
             continue
         again = options.out / "bf16-again"
-        own = result.load(again) if result.state(again) and base == "bf16" else None
-        found = claims(result.load(options.out / name), result.load(options.out / base), Accuracy(), own)
+        own = evaluation.load(again) if evaluation.state(again) and base == "bf16" else None
+        found = claims(
+            evaluation.load(options.out / name), evaluation.load(options.out / base), Accuracy(), own
+        )
         for one in found:
             interval = "" if one.interval is None else f" ({one.interval[0]:+.3f} to {one.interval[1]:+.3f})"
             effect = "" if one.effect is None else f"{one.effect:+.4f}{interval}"

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from stamps import percentiles_ms
 
-from bench.grid import Load
-from bench.load.conformance import names_of, scripted_server, truth
-from bench.load.drive import drive
+from bench.client.drive import drive
+from bench.point import Load
+from bench.proof.conformance import names_of, scripted_server, truth
 from bench.traffic.prompts import prompts
 from serving.engine import Endpoint
 

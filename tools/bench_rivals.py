@@ -1,7 +1,7 @@
 """`make bench-rivals`: what load tools report of a server that knows the truth, each by its own command line.
 
 Two parts. Streams: 10 ms a token, many users; the tool's TTFT, TPOT and E2E beside what the server truly did. Cases: what
-a server may do to a client (`bench/load/cases.py`), and what each tool makes of it. The server has one core, each tool the
+a server may do to a client (`bench/testservers/cases.py`), and what each tool makes of it. The server has one core, each tool the
 others. Needs the tools of `make rivals`; one that is not installed is said to be missing. Writes every run as JSON.
 """
 
@@ -22,7 +22,7 @@ from rivals.clients import CLIENTS, Job, version
 from rivals.reading import STREAMS, Run, Truth, tables, wrong
 from stamps import percentiles_ms
 
-from bench.load.conformance import EXPECTED, scripted_server, truth
+from bench.proof.conformance import EXPECTED, scripted_server, truth
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = ROOT / ".models" / "smollm2-135m-instruct"

@@ -7,8 +7,8 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from bench.load.cases import CASES
-from bench.load.conformance import EXPECTED, check, scripted_server
+from bench.proof.conformance import EXPECTED, check, scripted_server
+from bench.testservers.cases import CASES
 
 
 def main() -> int:

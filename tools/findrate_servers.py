@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.plan.slo import Slo, parse
+from bench.scenario.slo import Slo, parse
 
 Array = NDArray[np.float64]
 Serve = Callable[[Array, np.random.Generator, float], tuple[Array, Array]]

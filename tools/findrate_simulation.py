@@ -21,8 +21,8 @@ from findrate_servers import MODELS, Model, Serve, model
 
 from bench.findrate.capacity import Capacity
 from bench.findrate.find import find_rate
-from bench.grid import Load, Point
-from bench.records import Judgement, Record, Run
+from bench.point import Load, Point
+from bench.records.model import Judgement, Record, Run
 from serving.config import ServingConfig
 
 CONFIG = ServingConfig(engine="sim", model="m")

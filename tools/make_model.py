@@ -48,7 +48,7 @@ def main() -> int:
     """0: the model is there. 1: it could not be made. 2: the user's to fix."""
     if (MODEL / PROVENANCE).is_file():
         return 0
-    from serving.environments import find
+    from serving.install.environments import find
     from serving.lock import exclusive
 
     environment = find("transformers", None, "cpu")

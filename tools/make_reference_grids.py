@@ -3,7 +3,7 @@
     .venv/bin/python tools/make_reference_grids.py [NAME ...] [--out results/reference]
 
 Every configuration goes through the simulated engine's own scheduler and cost model in virtual time
-(`serving.engines.sim_virtual`), without noise: the optimum is exact. No engine, no device, nothing measured.
+(`serving.sim.virtual`), without noise: the optimum is exact. No engine, no device, nothing measured.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any
 from bench.plan.estimate import ready_s
 from bench.plan.target import Target
 from search.objective import Goal
-from search.outcome import Settings, key_of
 from search.replay.grids import Cell, Grid, write
+from search.result import Settings, key_of
 from search.space import Axis, Space
-from serving import hardware, memory, schemes, shapes
 from serving.config import ServingConfig
+from serving.costmodel import hardware, memory, quantization, shapes
+from serving.costmodel.defaults import of_config
 from serving.engines import engine
-from serving.engines.sim_loop import quality_loss
-from serving.engines.sim_scheduler import Setup, setup
-from serving.engines.sim_settings import VERSION, SimSettings
-from serving.engines.sim_virtual import Arrival, OutOfMemoryError, Served, simulate
-from serving.resolved import of_config
+from serving.sim.loop import quality_loss
+from serving.sim.scheduler import Setup, setup
+from serving.sim.settings import VERSION, SimSettings
+from serving.sim.virtual import OutOfMemoryError, Served, SimArrival, simulate
 
 MEASURE_S = 60.0
 WARMUP_S = 5.0
@@ -199,7 +199,7 @@ def cell(recipe: Recipe, settings: Settings) -> Cell:
         **asked,
     )
     device, shape = hardware.HARDWARE[recipe.gpu], shapes.SHAPES[recipe.shape]
-    scheme = schemes.find(config.quantization)
+    scheme = quantization.find(config.quantization)
     assert scheme is not None
     resolved = of_config(config, device, shape)
     launch_s = ready_s(config.model_copy(update={"engine": "vllm", "device": "cuda"}),
@@ -218,7 +218,7 @@ def cell(recipe: Recipe, settings: Settings) -> Cell:
                 {"launch": launch_s, "warmup": WARMUP_S, "measure": MEASURE_S})  # fmt: skip
 
 
-def requests(recipe: Recipe) -> list[Arrival]:
+def requests(recipe: Recipe) -> list[SimArrival]:
     """The same for every configuration."""
     source = random.Random(f"{recipe.name}:requests")  # noqa: S311 -- a simulation
 
@@ -226,7 +226,7 @@ def requests(recipe: Recipe) -> list[Arrival]:
         return max(1, round(mean * source.uniform(*LENGTHS)))
 
     return [
-        Arrival(0.0, spread(recipe.input_tokens), spread(recipe.output_tokens))
+        SimArrival(0.0, spread(recipe.input_tokens), spread(recipe.output_tokens))
         for _ in range(recipe.requests)
     ]
 

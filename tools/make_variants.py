@@ -68,7 +68,7 @@ def main() -> int:
     if not (MODEL / PROVENANCE).is_file():
         print(f"error: {MODEL.relative_to(ROOT)} is not there\nhint: make model", file=sys.stderr)
         return 2
-    from serving import environments
+    from serving.install import environments
     from serving.lock import exclusive
 
     if environments.main(["install", "llmcompressor", "--device", "cpu"]):

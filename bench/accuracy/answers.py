@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from bench.accuracy.task import ONE_PASS, Answer, Ask, Item, Measures, Need, Pass, Score, read_items
+from bench.accuracy.task import ONE_PASS, Ask, Item, Measures, Need, Pass, Reply, Score, read_items
 
 MAX_TOKENS = 24
 SHOTS = (
@@ -34,7 +34,7 @@ class ShortAnswers:
             Ask("generate", text, options={"max_tokens": MAX_TOKENS, "temperature": 0.0, "stop": ["\n"]}),
         )
 
-    def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
+    def score(self, item: Item, answers: Mapping[str, Sequence[Reply]]) -> Score:
         return named(next(iter(answers.values()))[0].text.strip().split("\n")[0], item)
 
 
@@ -48,7 +48,7 @@ class ChatAnswers(ShortAnswers):
         message = {"role": "user", "content": f"{item.data['question']} Answer with the name only."}
         return (Ask("chat", messages=(message,), options={"max_tokens": MAX_TOKENS, "temperature": 0.0}),)
 
-    def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
+    def score(self, item: Item, answers: Mapping[str, Sequence[Reply]]) -> Score:
         return named(next(iter(answers.values()))[0].text, item)
 
 

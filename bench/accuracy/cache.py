@@ -13,10 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bench.accuracy.claims import Claim, Outcome, missing
+from bench.accuracy.evaluation import Evaluation
 from bench.accuracy.floor import exact_share
-from bench.accuracy.result import Evaluation
 from bench.accuracy.settings import Accuracy
+from serving.claims import Claim, Verdict, missing
 from serving.config import ServingConfig
 
 WITHOUT_EFFECT = frozenset(
@@ -122,11 +122,8 @@ def spot_check(
         limit = noise + 0.01
         # 3.7 / n: the upper end of the interval when nothing at all differs.
         alike = high <= max(limit, 3.7 / len(both))
-        verdict: Outcome = "FAIL" if low > limit else "PASS" if alike else "INCONCLUSIVE"
+        verdict: Verdict = "FAIL" if low > limit else "PASS" if alike else "INCONCLUSIVE"
         claims.append(
-            Claim(
-                "Stability", f"spot check: {name}", verdict, changed / len(both), (low, high), limit, "share",
-                len(both), note="answers that differ although only settings differ that should not matter",
-            )
+            Claim(f"spot check: {name}", verdict, note="answers that differ although only settings differ that should not matter", effect=changed / len(both), interval=(low, high), threshold=limit, part="Stability", unit="share", n=len(both))
         )  # fmt: skip
     return claims

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
-from bench.accuracy.task import Answer, Ask
-from bench.load.deadline import first_within_s
+from bench.accuracy.task import Ask, Reply
+from bench.point import first_within_s
 from serving import wire
 from serving.engine import Endpoint
 from serving.keys import authorization, masked
@@ -22,7 +22,7 @@ class AskError(Exception):
         self.kind, self.detail, self.gone, self.status = kind, detail, gone, status
 
 
-class Client:
+class AskClient:
     """Asks one endpoint. Use as an async context; `concurrency` bounds the open connections."""
 
     def __init__(self, endpoint: Endpoint, *, concurrency: int, timeout_s: float) -> None:
@@ -35,13 +35,13 @@ class Client:
             trust_env=False,
         )
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> AskClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def ask(self, ask: Ask) -> Answer:
+    async def ask(self, ask: Ask) -> Reply:
         """The answer; AskError when there is none that can be used."""
         path = "/v1/chat/completions" if ask.kind == "chat" else "/v1/completions"
         reply = await self._post(path, {"model": self.endpoint.served_model, **body(ask)})
@@ -85,7 +85,7 @@ def reply_of(data: bytes) -> dict[str, Any]:
     return found
 
 
-def answer_of(ask: Ask, reply: Mapping[str, Any]) -> Answer:
+def answer_of(ask: Ask, reply: Mapping[str, Any]) -> Reply:
     """`read`, with AskError for everything that a reply can lack or twist."""
     try:
         return read(ask, reply)
@@ -104,7 +104,7 @@ def body(ask: Ask) -> dict[str, Any]:
     return {"prompt": prompts, "logprobs": max(1, ask.top), **echo}
 
 
-def read(ask: Ask, reply: Mapping[str, Any]) -> Answer:
+def read(ask: Ask, reply: Mapping[str, Any]) -> Reply:
     """The Answer in a server's reply. ValueError where it contradicts itself."""
     usage = reply.get("usage") or {}
     counted = (
@@ -118,17 +118,17 @@ def read(ask: Ask, reply: Mapping[str, Any]) -> Answer:
         finish = first.get("finish_reason")
         if not isinstance(text, str) or not isinstance(finish, str | None):
             raise TypeError("text or finish_reason is no text")
-        return Answer(*counted, text=wire.text(text), finish=finish and wire.text(finish))
+        return Reply(*counted, text=wire.text(text), finish=finish and wire.text(finish))
     parts = [_prompt_part(choice) for choice in choices]
     if sum(len(tokens) for tokens, _, _ in parts) != counted[0]:
         raise ValueError(f"{[len(p[0]) for p in parts]} log-probabilities for {counted[0]} prompt tokens")
     if ask.kind == "score":
         tokens, values, tops = parts[0]
-        return Answer(counted[0], tokens=tokens, logprobs=values, tops=tops)
+        return Reply(counted[0], tokens=tokens, logprobs=values, tops=tops)
     if len(parts) != len(ask.choices):
         raise ValueError(f"{len(parts)} answers to {len(ask.choices)} prompts")
     tails = [tail(p[0], p[1], choice) for p, choice in zip(parts, ask.choices, strict=True)]
-    return Answer(
+    return Reply(
         counted[0], logliks=tuple(value for value, _ in tails), sizes=tuple(size for _, size in tails)
     )
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.accuracy import journal
-from bench.accuracy.asking import GRACE_S, Halt, Round, ask_all
-from bench.accuracy.client import Client
+from bench.accuracy.ask import GRACE_S, Halt, Round, ask_all
+from bench.accuracy.client import AskClient
+from bench.accuracy.evaluation import Evaluation, Scored, TaskResult, save_head, save_scores
 from bench.accuracy.journal import Entry, Journal
 from bench.accuracy.lmeval import HarnessError, LmEvalTask
 from bench.accuracy.preflight import preflight
-from bench.accuracy.result import Evaluation, Scored, TaskResult, save_head, save_scores
 from bench.accuracy.sequential import Sequential
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Item, Pass, Task, drawn, prompt_hash
@@ -29,7 +29,7 @@ DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 """What no task is to blame for, and no next trial would be spared."""
 
 
-class Watch(Protocol):
+class EvaluationWatch(Protocol):
     """Told how an evaluation goes; nothing comes back."""
 
     def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None: ...
@@ -57,7 +57,7 @@ class _Job:
     settings: Accuracy
     folder: Path
     concurrency: int
-    watch: Watch
+    watch: EvaluationWatch
     life: Life
     tokenizer: str | None
     baseline: Evaluation | None
@@ -73,7 +73,7 @@ def evaluate(
     settings: Accuracy,
     folder: Path,
     concurrency: int,
-    watch: Watch | None = None,
+    watch: EvaluationWatch | None = None,
     *,
     identity: Mapping[str, Any] | None = None,
     tokenizer: str | None = None,
@@ -224,7 +224,7 @@ def _one_pass(
     work = Round(task, part, tuple(left), ends, total - len(left), total)
 
     async def ask() -> int:
-        async with Client(
+        async with AskClient(
             job.endpoint, concurrency=users, timeout_s=job.settings.request_timeout_s
         ) as client:
             with Journal(job.folder / f"{task.name}.jsonl") as log:

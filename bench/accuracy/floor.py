@@ -15,8 +15,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from bench.accuracy.claims import Outcome
-from bench.accuracy.lattice import Array, Sample, lower_bound, p_above, sample, upper_bound
+from bench.accuracy.mean_test import Array, ScoreSample, lower_bound, p_above, sample, upper_bound
+from serving.claims import Verdict
 
 POWER = 0.8
 
@@ -34,14 +34,14 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FloorVerdict:
     """`effect` is mean d; `low` and `high` one-sided bounds, each at its own level (see `judge`).
 
     `on_these_items` is the rule without a confidence (MLPerf's): the candidate's score on exactly
     these items is at least the floor. Only `outcome` speaks of the population.
     """
 
-    outcome: Outcome
+    outcome: Verdict
     effect: float
     low: float
     high: float
@@ -66,17 +66,17 @@ def paired(
     )
 
 
-def against_floor(pairs: Paired, floor: float) -> Sample:
+def against_floor(pairs: Paired, floor: float) -> ScoreSample:
     """d = candidate - floor x baseline, between -floor and 1."""
     return sample(pairs.candidate - floor * pairs.baseline, -floor, 1.0)
 
 
-def against_margin(pairs: Paired, margin: float) -> Sample:
+def against_margin(pairs: Paired, margin: float) -> ScoreSample:
     """d = candidate - baseline + margin: a change for the worse of less than `margin` (a share) passes."""
     return sample(pairs.candidate - pairs.baseline + margin, margin - 1.0, margin + 1.0)
 
 
-def judge(data: Sample, confidence: float = 0.95, family: int = 1) -> Verdict:
+def judge(data: ScoreSample, confidence: float = 0.95, family: int = 1) -> FloorVerdict:
     """Three verdicts at `confidence`.
 
     A PASS of several claims needs each one to pass, which costs no confidence; a FAIL of any of them
@@ -86,16 +86,16 @@ def judge(data: Sample, confidence: float = 0.95, family: int = 1) -> Verdict:
     p = p_above(data, 0.0)
     low, high = lower_bound(data, alpha), upper_bound(data, alpha / family)
     if p <= alpha:
-        outcome: Outcome = "PASS"
+        outcome: Verdict = "PASS"
     elif p_above(data.mirrored(), 0.0) <= alpha / family:
         outcome = "FAIL"
     else:
         outcome = "INCONCLUSIVE"
     needed = None if outcome != "INCONCLUSIVE" else items_needed(data, confidence)
-    return Verdict(outcome, data.mean, low, high, data.n, data.mean >= 0, p, needed)
+    return FloorVerdict(outcome, data.mean, low, high, data.n, data.mean >= 0, p, needed)
 
 
-def items_needed(data: Sample, confidence: float = 0.95, power: float = POWER) -> int | None:
+def items_needed(data: ScoreSample, confidence: float = 0.95, power: float = POWER) -> int | None:
     """Items to a verdict with `power`, if mean and spread are what was seen. None: no number would do.
 
     n = (z_alpha + z_power)^2 var / mean^2, and never below what the zero-loss rule asks for:
@@ -124,7 +124,7 @@ def holm(p_values: Mapping[str, float], confidence: float = 0.95) -> dict[str, b
     return certified
 
 
-def certify(finalists: Mapping[str, Paired], floor: float, confidence: float = 0.95) -> dict[str, Outcome]:
+def certify(finalists: Mapping[str, Paired], floor: float, confidence: float = 0.95) -> dict[str, Verdict]:
     """Finalists on held-out items of a number fixed beforehand; PASS survives Holm over all of them."""
     data = {name: against_floor(pairs, floor) for name, pairs in finalists.items()}
     passed = holm({name: p_above(d, 0.0) for name, d in data.items()}, confidence)

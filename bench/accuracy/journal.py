@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bench.accuracy.task import Answer
+from bench.accuracy.task import Reply
 from serving.errors import BrokenRunError
 
 SYNC_S = 1.0
@@ -25,7 +25,7 @@ class Entry:
     item: str
     passed: str
     prompt: str
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[Reply, ...] = ()
     error: str = ""
     took_s: float = 0.0
 
@@ -90,7 +90,7 @@ def read(path: Path) -> Iterator[Entry]:
             raise BrokenRunError(f"{path}:{number}: not an answer: {error}") from error
 
 
-def _short(answer: Answer) -> dict[str, Any]:
+def _short(answer: Reply) -> dict[str, Any]:
     """Only what is there; log-probabilities to seven decimals, which is finer than any kernel repeats."""
     found = {key: value for key, value in asdict(answer).items() if value not in ((), "", None)}
     for key in ("logliks", "logprobs"):
@@ -101,9 +101,9 @@ def _short(answer: Answer) -> dict[str, Any]:
     return found
 
 
-def _answer(plain: dict[str, Any]) -> Answer:
+def _answer(plain: dict[str, Any]) -> Reply:
     fields: dict[str, Any] = {k: tuple(v) if k in _TUPLES else v for k, v in plain.items()}
-    return Answer(**fields)
+    return Reply(**fields)
 
 
 def _whole_bytes(path: Path) -> int:

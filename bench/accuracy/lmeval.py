@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.accuracy.result import Scored, TaskResult
+from bench.accuracy.evaluation import Scored, TaskResult
 from bench.accuracy.settings import Accuracy
-from bench.accuracy.task import ONE_PASS, Answer, Ask, Item, Measures, Need, Pass, Score
-from serving import environments
+from bench.accuracy.task import ONE_PASS, Ask, Item, Measures, Need, Pass, Reply, Score
 from serving.engine import Endpoint
 from serving.errors import ServetuneError, UserError
+from serving.install import environments
 
 NAME = "lm-eval"
 CHILD = Path(__file__).parent / "lmeval_child.py"
@@ -33,7 +33,7 @@ class HarnessError(ServetuneError):
     """The harness did not get through a task; the others go on without it."""
 
 
-class Tells(Protocol):
+class HarnessWatch(Protocol):
     def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None: ...
 
 
@@ -62,7 +62,7 @@ class LmEvalTask:
     def asks(self, item: Item) -> tuple[Ask, ...]:
         raise NotImplementedError("the harness asks")
 
-    def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
+    def score(self, item: Item, answers: Mapping[str, Sequence[Reply]]) -> Score:
         raise NotImplementedError("the harness scores")
 
     def run(
@@ -71,7 +71,7 @@ class LmEvalTask:
         settings: Accuracy,
         folder: Path,
         concurrency: int,
-        watch: Tells,
+        watch: HarnessWatch,
         tokenizer: str | None = None,
     ) -> tuple[TaskResult, int]:
         """Result and requests sent. A finished earlier run in `folder` is read, not repeated."""
@@ -112,12 +112,12 @@ class LmEvalTask:
             "samples": str(samples),
         }
 
-    def _start(self, job: Mapping[str, Any], folder: Path, watch: Tells) -> None:
+    def _start(self, job: Mapping[str, Any], folder: Path, watch: HarnessWatch) -> None:
         where = environment()
         if where is None or not where.installed:
             raise UserError(
                 f"task {self.name} needs lm-evaluation-harness, which is not installed",
-                "python -m serving.environments install lm-eval",
+                "python -m serving.install.environments install lm-eval",
             )
         job_file, log = folder / f"{self.name}.job.json", folder / f"{self.name}.log"
         job_file.write_text(json.dumps(job, indent=1), encoding="utf-8")

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bench.accuracy.asking import Halt
-from bench.accuracy.client import AskError, Client
+from bench.accuracy.ask import Halt
+from bench.accuracy.client import AskClient, AskError
 from bench.accuracy.stability import SCHEMA, valid
 from bench.accuracy.task import Ask, Need, Task
 from serving.engine import Endpoint
@@ -52,7 +52,7 @@ def preflight(endpoint: Endpoint, tasks: Iterable[Task], timeout_s: float = 120.
     async def all_of_them() -> Findings:
         lacking: dict[Need, str] = {}
         notes: tuple[str, ...] = ()
-        async with Client(endpoint, concurrency=1, timeout_s=timeout_s) as client:
+        async with AskClient(endpoint, concurrency=1, timeout_s=timeout_s) as client:
             for need in wanted:
                 try:
                     notes += await _try(client, need)
@@ -67,7 +67,7 @@ def preflight(endpoint: Endpoint, tasks: Iterable[Task], timeout_s: float = 120.
     return asyncio.run(all_of_them())
 
 
-async def _try(client: Client, need: Need) -> tuple[str, ...]:
+async def _try(client: AskClient, need: Need) -> tuple[str, ...]:
     short = {"max_tokens": 4, "temperature": 0.0}
     if need == Need.PROMPT_LOGPROBS:
         return await _log_probabilities(client)
@@ -93,7 +93,7 @@ def _some(answer: object) -> None:
         raise AskError("empty", "the answer has no text")
 
 
-async def _log_probabilities(client: Client) -> tuple[str, ...]:
+async def _log_probabilities(client: AskClient) -> tuple[str, ...]:
     """Whole, one for each prompt token, for several prompts at once, and the same when asked again."""
     first = await client.ask(Ask("score", TEXT, top=5))
     if len(first.tokens) < 8:

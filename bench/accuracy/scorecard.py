@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.accuracy.claims import Claim, Outcome, Part, missing
+from bench.accuracy.evaluation import Evaluation, TaskResult
 from bench.accuracy.floor import Paired, against_floor, against_margin, judge, paired
-from bench.accuracy.lattice import lower_bound, sample
-from bench.accuracy.result import Evaluation, TaskResult
+from bench.accuracy.mean_test import lower_bound, sample
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Measures
 from bench.accuracy.tripwires import distance, wires
+from serving.claims import Claim, Part, Verdict, missing
 
 PART: dict[Measures, Part] = {
     "accuracy": "Accuracy", "stability": "Stability", "security": "Security", "tripwire": "Accuracy",
@@ -23,7 +23,7 @@ MOST_ERRORS = 0.01
 
 
 @dataclass(frozen=True)
-class Pairing:
+class ItemPairing:
     """Both sides of one task on the items both were asked, word for word."""
 
     candidate: TaskResult
@@ -57,15 +57,15 @@ def claims(
     found += wires(distance(candidate, baseline), own, settings.tripwires)
     if candidate.failure:
         why = f"{candidate.failure.kind}: {candidate.failure.detail}"
-        found.append(Claim("Stability", "server", "FAIL", None, None, None, note=why))
+        found.append(Claim("server", "FAIL", note=why, part="Stability"))
     return found
 
 
-def pairing(candidate: TaskResult, baseline: TaskResult) -> Pairing:
+def pairing(candidate: TaskResult, baseline: TaskResult) -> ItemPairing:
     """Items that both were asked; those the baseline's server failed on are left out."""
     both = [i for i, s in baseline.scored.items() if i in candidate.scored and not s.error]
     same = tuple(i for i in both if candidate.scored[i].prompt == baseline.scored[i].prompt)
-    return Pairing(candidate, baseline, same, len(both) - len(same))
+    return ItemPairing(candidate, baseline, same, len(both) - len(same))
 
 
 def _task(base: TaskResult, candidate: Evaluation, settings: Accuracy, family: int) -> list[Claim]:
@@ -104,7 +104,7 @@ def _task(base: TaskResult, candidate: Evaluation, settings: Accuracy, family: i
     return [*found, length] if length else found
 
 
-def _value(both: Pairing, settings: Accuracy, family: int) -> Claim:
+def _value(both: ItemPairing, settings: Accuracy, family: int) -> Claim:
     """The three-verdict claim of one task: against the floor, or for security against the margin."""
     pairs, kind = both.pairs(), both.baseline.measures
     floor = settings.floor if kind == "accuracy" else settings.stability_floor
@@ -114,7 +114,7 @@ def _value(both: Pairing, settings: Accuracy, family: int) -> Claim:
     else:
         data, unit, shift, limit = against_floor(pairs, floor), f"score - {floor:g} x baseline", 0.0, 0.0
     found = judge(data, settings.confidence, family)
-    verdict: Outcome = found.outcome
+    verdict: Verdict = found.outcome
     ours, theirs = float(pairs.candidate.mean()), float(pairs.baseline.mean())
     note = f"{ours:.1%} against {theirs:.1%}"
     if kind == "accuracy":
@@ -124,10 +124,7 @@ def _value(both: Pairing, settings: Accuracy, family: int) -> Claim:
                 "INCONCLUSIVE",
                 f"{note}; the baseline is not above chance here, so a floor says nothing",
             )
-    return Claim(
-        PART[kind], both.baseline.name, verdict, found.effect - shift,
-        (found.low - shift, found.high - shift), limit, unit, found.n, found.needed, note,
-    )  # fmt: skip
+    return Claim(both.baseline.name, verdict, note=note, effect=found.effect - shift, interval=(found.low - shift, found.high - shift), threshold=limit, part=PART[kind], unit=unit, n=found.n, needed=found.needed)  # fmt: skip
 
 
 def above_chance(result: TaskResult, confidence: float = 0.95) -> bool:
@@ -145,7 +142,7 @@ def _long_answers(candidate: Evaluation, baseline: Evaluation, settings: Accurac
     return [length] if length else []
 
 
-def _output_length(both: Pairing, settings: Accuracy) -> Claim | None:
+def _output_length(both: ItemPairing, settings: Accuracy) -> Claim | None:
     """Mean output tokens as a share of the baseline's, for tasks that generate; a paired t interval.
 
     e = candidate - share x baseline for both ends of the allowed range (Fieller 1954): the range is
@@ -168,18 +165,14 @@ def _output_length(both: Pairing, settings: Accuracy) -> Claim | None:
     under, over = bounds(low), bounds(high)
     # Few answers have no normal mean: below 20 nothing is passed or failed.
     passed, lost = under[0] >= 0 and over[1] <= 0, under[1] < 0 or over[0] > 0
-    verdict: Outcome = (
+    verdict: Verdict = (
         "INCONCLUSIVE" if len(ours) < 20 else "PASS" if passed else "FAIL" if lost else "INCONCLUSIVE"
     )
     ratio = float(ours.sum() / theirs.sum())
     half = z * float((ours - ratio * theirs).std(ddof=1)) / float(theirs.mean())
     cut = sum(both.candidate.scored[i].cut for i in both.items)
     cut_before = sum(both.baseline.scored[i].cut for i in both.items)
-    return Claim(
-        PART[both.baseline.measures], f"{both.baseline.name}: output length", verdict, ratio,
-        (ratio - half, ratio + half), low if ratio < 1 else high, "ratio", len(ours),
-        note=f"allowed {low:g} to {high:g}; answers cut at their limit: {cut} against {cut_before}",
-    )  # fmt: skip
+    return Claim(f"{both.baseline.name}: output length", verdict, note=f"allowed {low:g} to {high:g}; answers cut at their limit: {cut} against {cut_before}", effect=ratio, interval=(ratio - half, ratio + half), threshold=low if ratio < 1 else high, part=PART[both.baseline.measures], unit="ratio", n=len(ours))  # fmt: skip
 
 
 def _same_tokens(candidate: Evaluation, baseline: Evaluation) -> list[Claim]:
@@ -200,8 +193,7 @@ def _same_tokens(candidate: Evaluation, baseline: Evaluation) -> list[Claim]:
         return []
     note = f"in {', '.join(names)}: the chat template, a BOS token or the tokenizer differs" if differ else ""
     return [
-        Claim("Stability", "same prompt tokens", "FAIL" if differ else "PASS", differ / of, None, 0.0,
-              "share that differs", of, note=note)
+        Claim("same prompt tokens", "FAIL" if differ else "PASS", note=note, effect=differ / of, threshold=0.0, part="Stability", unit="share that differs", n=of)
     ]  # fmt: skip
 
 
@@ -212,5 +204,6 @@ def _error(result: TaskResult) -> str:
 def by_part(found: Iterable[Claim]) -> Mapping[Part, list[Claim]]:
     grouped: dict[Part, list[Claim]] = {}
     for claim in found:
-        grouped.setdefault(claim.part, []).append(claim)
+        if claim.part is not None:
+            grouped.setdefault(claim.part, []).append(claim)
     return grouped

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.accuracy.eprocess import EProcess
-from bench.accuracy.result import TaskResult
-from bench.accuracy.task import Answer, Item, Task, prompt_hash
+from bench.accuracy.evaluation import TaskResult
+from bench.accuracy.sequential_test import EProcess
+from bench.accuracy.task import Item, Reply, Task, prompt_hash
 
 
 class Sequential:
@@ -39,7 +39,7 @@ class Sequential:
         """Items after which the candidate was rejected, or None."""
         return self._process.failed_at
 
-    def add(self, item: Item, answers: Sequence[Answer]) -> bool:
+    def add(self, item: Item, answers: Sequence[Reply]) -> bool:
         """One more item (no answers: its request failed); True when the candidate is rejected."""
         if item.id not in self._baseline:
             return self.rejected_at is not None

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from bench.accuracy.task import Split
-from bench.plan.units import seconds
+from serving.units import seconds
 
 Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, islice
 
 from bench.accuracy.answers import SHOTS, folded
-from bench.accuracy.facts import best
-from bench.accuracy.task import ONE_PASS, Answer, Ask, Item, Measures, Need, Pass, Score, read_items
+from bench.accuracy.fact_tasks import best
+from bench.accuracy.task import ONE_PASS, Ask, Item, Measures, Need, Pass, Reply, Score, read_items
 
 
 class Wordings:
@@ -30,7 +30,7 @@ class Wordings:
     def asks(self, item: Item) -> tuple[Ask, ...]:
         return tuple(Ask("rank", w, choices=tuple(item.data["choices"])) for w in item.data["wordings"])
 
-    def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
+    def score(self, item: Item, answers: Mapping[str, Sequence[Reply]]) -> Score:
         chosen = [best(answer) for answer in next(iter(answers.values()))]
         pairs = list(combinations(chosen, 2))
         return Score(sum(a == b for a, b in pairs) / len(pairs), ",".join(map(str, chosen)))
@@ -55,12 +55,12 @@ class Perturbed(Wordings):
         texts = (first, *(change(first) for change in PERTURBATIONS.values()))
         return tuple(Ask("rank", text, choices=tuple(item.data["choices"])) for text in texts)
 
-    def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
+    def score(self, item: Item, answers: Mapping[str, Sequence[Reply]]) -> Score:
         first, *rest = (best(answer) for answer in next(iter(answers.values())))
         return Score(sum(c == first for c in rest) / len(rest), ",".join(map(str, (first, *rest))))
 
 
-class Repeats:
+class RepeatedAnswers:
     """The same greedy request alone with a cold cache, then twice at the load's concurrency, warm."""
 
     name = "repeats"
@@ -76,7 +76,7 @@ class Repeats:
         text = f"{SHOTS}Question: {item.data['question']}\nAnswer:"
         return (Ask("generate", text, options={"max_tokens": 32, "temperature": 0.0}),)
 
-    def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
+    def score(self, item: Item, answers: Mapping[str, Sequence[Reply]]) -> Score:
         texts = [given[0].text for given in answers.values()]
         return Score(
             float(len(set(texts)) == 1), f"{len(set(texts))} of {len(texts)}: {texts[0].strip()[:60]}"
@@ -118,7 +118,7 @@ class Structured:
         options = {"max_tokens": 160, "temperature": 0.0, "response_format": form}
         return (Ask("chat", messages=({"role": "user", "content": text},), options=options),)
 
-    def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
+    def score(self, item: Item, answers: Mapping[str, Sequence[Reply]]) -> Score:
         text = next(iter(answers.values()))[0].text
         return Score(float(valid(text)), text[:120])
 
@@ -152,7 +152,7 @@ class Temperature:
         heated = [{**common, "temperature": 0.7, "seed": seed} for seed in (1, 2, 3)]
         return tuple(Ask("generate", text, options=o) for o in ({**common, "temperature": 0.0}, *heated))
 
-    def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
+    def score(self, item: Item, answers: Mapping[str, Sequence[Reply]]) -> Score:
         first, *rest = (folded(a.text).strip(" .\n") for a in next(iter(answers.values())))
         return Score(sum(text == first for text in rest) / len(rest), first[:60])
 

@@ -1,7 +1,7 @@
 """A task: items, what to ask the server about each, and how an answer becomes a score in [0, 1].
 
-Adding one is a file with a class that meets `Task` and a row in TASKS; `tests/test_tasks.py` then tests it.
-A list of questions needs no code: see `bench.accuracy.own`.
+Adding one is a file with a class that meets `Task` and a row in TASKS; `tests/bench/test_tasks.py` then tests it.
+A list of questions needs no code: see `bench.accuracy.user_tasks`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What came back for one Ask.
 
     rank: `logliks` (natural log) and `sizes` (tokens of each choice). score: `tokens`, `logprobs` (the
@@ -129,7 +129,7 @@ class Task(Protocol):
         """What to send for one item; equal items give equal requests."""
         ...
 
-    def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
+    def score(self, item: Item, answers: Mapping[str, Sequence[Reply]]) -> Score:
         """Score from the answers of each pass, in the order of `asks`."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from bench.accuracy.task import ONE_PASS, Answer, Ask, Item, Measures, Need, Pass, Score, read_items
+from bench.accuracy.task import ONE_PASS, Ask, Item, Measures, Need, Pass, Reply, Score, read_items
 
 TOP = 10
 """Alternatives kept at every position; the rest of the distribution is one bucket."""
@@ -26,7 +26,7 @@ class Text:
     def asks(self, item: Item) -> tuple[Ask, ...]:
         return (Ask("score", item.data["text"], top=TOP),)
 
-    def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
+    def score(self, item: Item, answers: Mapping[str, Sequence[Reply]]) -> Score:
         """Geometric mean probability of a token: 1 / perplexity of this text."""
         known = [p for p in next(iter(answers.values()))[0].logprobs if p is not None]
         mean = math.fsum(known) / len(known) if known else -math.inf
@@ -48,7 +48,7 @@ class Continuations:
     def asks(self, item: Item) -> tuple[Ask, ...]:
         return (Ask("generate", item.data["text"], options={"max_tokens": 160, "temperature": 0.0}),)
 
-    def score(self, item: Item, answers: Mapping[str, Sequence[Answer]]) -> Score:
+    def score(self, item: Item, answers: Mapping[str, Sequence[Reply]]) -> Score:
         """Share of the words that are not part of a loop: distinct four-word runs over all of them."""
         words = next(iter(answers.values()))[0].text.split()
         runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from bench.accuracy import journal
-from bench.accuracy.claims import Claim, Outcome
+from bench.accuracy.evaluation import Evaluation, TaskResult
 from bench.accuracy.floor import exact_share
-from bench.accuracy.result import Evaluation, TaskResult
-from bench.accuracy.task import Answer
+from bench.accuracy.task import Reply
+from serving.claims import Claim, Verdict
 
 Distribution = Mapping[str, float]
 
@@ -137,17 +137,14 @@ def wires(found: Distance, own: Distance | None, limits: Mapping[str, float]) ->
         n = {"flips": found.flipped_of, "prefix_agreement": found.long_answers}.get(name, found.positions)
         note = _note(value, quiet, more_is_worse)
         claims.append(
-            Claim(
-                "Accuracy", f"tripwire: {name}", verdict, value, interval, limit, unit, n, note=note,
-                counts=limit is not None,
-            )
+            Claim(f"tripwire: {name}", verdict, note=note, effect=value, interval=interval, threshold=limit, part="Accuracy", unit=unit, n=n, counts=limit is not None)
         )  # fmt: skip
     return claims
 
 
 def _verdict(
     value: float, interval: tuple[float, float] | None, limit: float | None, more_is_worse: bool
-) -> Outcome:
+) -> Verdict:
     if limit is None:
         return "INCONCLUSIVE"
     low, high = interval or (value, value)
@@ -184,7 +181,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
-def _pairs(candidate: Path, baseline: Path, task: str) -> Iterator[tuple[Answer, Answer]]:
+def _pairs(candidate: Path, baseline: Path, task: str) -> Iterator[tuple[Reply, Reply]]:
     first = {e.item: e for e in journal.read(candidate / f"{task}.jsonl") if not e.error}
     for entry in journal.read(baseline / f"{task}.jsonl"):
         other = first.get(entry.item)

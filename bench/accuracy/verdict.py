@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from bench.accuracy import result
-from bench.accuracy.claims import Claim, Outcome, overall
-from bench.accuracy.result import Evaluation
+from bench.accuracy.evaluation import Evaluation
 from bench.accuracy.scorecard import claims
 from bench.accuracy.settings import Accuracy
+from serving.claims import Claim, Verdict, overall
 from serving.errors import UserError
-
-Scored = Evaluation | Path | str
-"""An evaluation, its folder, a run folder, or `RUN@KEY` (see `servetune gate`)."""
 
 SHARED = (
     "it differs from the baseline only in settings that cannot change an output (WITHOUT_EFFECT), so they "
@@ -37,7 +32,7 @@ class Floor:
     test ended the evaluation. `certified`: a PASS on held-out items, corrected for the finalists.
     """
 
-    verdict: Outcome
+    verdict: Verdict
     claims: tuple[Claim, ...]
     floor: float
     confidence: float
@@ -94,30 +89,31 @@ class Floor:
 
 
 def floor_of(
-    candidate: Scored, baseline: Scored, settings: Accuracy | None = None, *, again: Scored | None = None
+    candidate: Evaluation,
+    baseline: Evaluation,
+    settings: Accuracy | None = None,
+    *,
+    again: Evaluation | None = None,
 ) -> Floor:
     """PASS, FAIL or INCONCLUSIVE of one candidate, with the numbers.
 
     `settings`: floor, confidence and margins; default: those the baseline was evaluated with. `again`: the
-    baseline's second evaluation, which calibrates the tripwires. UserError when a side is no evaluation.
+    baseline's second evaluation, which calibrates the tripwires.
     """
-    ours, theirs = evaluation(candidate), evaluation(baseline, of_baseline=True)
-    rules = settings or Accuracy.model_validate(theirs.settings)
-    second = evaluation(again) if again else None
-    return _judged(ours, theirs, rules, second)
+    rules = settings or Accuracy.model_validate(baseline.settings)
+    return _judged(candidate, baseline, rules, again)
 
 
 def certified(
-    finalists: Mapping[str, Scored], baseline: Scored, settings: Accuracy | None = None
+    finalists: Mapping[str, Evaluation], baseline: Evaluation, settings: Accuracy | None = None
 ) -> dict[str, Floor]:
     """The verdict of each finalist, all together at the stated confidence (Holm 1979).
 
     Each must have been asked the held-out items to the end (`certifying`): UserError otherwise, because
     the best of many noisy trials looks better than it is on the items that chose it.
     """
-    theirs = evaluation(baseline, of_baseline=True)
-    rules = settings or Accuracy.model_validate(theirs.settings)
-    sides = {name: evaluation(one) for name, one in finalists.items()}
+    rules = settings or Accuracy.model_validate(baseline.settings)
+    sides = dict(finalists)
     for name, one in sides.items():
         _held_out(name, one)
     found: dict[str, Floor] = {}
@@ -125,7 +121,7 @@ def certified(
         # Holm, step by step: whoever passes at alpha / (those left) is certified, and the rest are fewer.
         left = len(sides) - len(found)
         strict = rules.model_copy(update={"confidence": 1 - (1 - rules.confidence) / left})
-        tried = {n: _judged(e, theirs, strict, None) for n, e in sides.items() if n not in found}
+        tried = {n: _judged(e, baseline, strict, None) for n, e in sides.items() if n not in found}
         passed = {n: replace(f, certified=True) for n, f in tried.items() if f.verdict == "PASS"}
         found |= passed or tried
     return {name: found[name] for name in sides}
@@ -141,23 +137,9 @@ def certifying(settings: Accuracy) -> Accuracy:
     return settings.model_copy(update={"split": "certify", "stop_early": False, "within_s": None})
 
 
-def evaluation(what: Scored, *, of_baseline: bool = False) -> Evaluation:
-    """The evaluation that `what` names. UserError when it has none."""
-    if isinstance(what, Evaluation):
-        return what
-    if isinstance(what, Path) and (what / "evaluation.json").is_file():
-        return result.load(what)
-    from bench.gate import side
-
-    found = side(str(what), of_baseline=of_baseline)
-    if not found.evaluations:
-        raise UserError(f"{what} was not evaluated", "a scenario with `accuracy:`, or servetune evaluate")
-    return found.evaluations[0]
-
-
 def _judged(ours: Evaluation, theirs: Evaluation, rules: Accuracy, again: Evaluation | None) -> Floor:
     if ours.folder == theirs.folder:
-        same = Claim("Accuracy", "shared outputs", "PASS", None, None, None, note=SHARED)
+        same = Claim("shared outputs", "PASS", note=SHARED, part="Accuracy")
         return Floor("PASS", (same,), rules.floor, rules.confidence)
     found = tuple(claims(ours, theirs, rules, again))
     return Floor(overall(found), found, rules.floor, rules.confidence, ours.rejected)

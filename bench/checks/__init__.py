@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 
 from bench.checks import answers, client, machine, server, steadiness, stream
 from bench.checks.case import Case, Finding, Thresholds
-from bench.machine.calibration import Calibration
 from bench.metrics.view import View
-from bench.plan.slo import Slo
-from bench.records import Judgement, Reason, Run
+from bench.proof.calibration import Calibration
+from bench.records.model import Judgement, Reason, Run
+from bench.scenario.slo import Slo
 
 CHECKS: dict[str, Callable[[Case], Finding | None]] = {
     "schedule_lag": client.schedule_lag,

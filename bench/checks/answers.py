@@ -6,10 +6,10 @@ from collections import Counter
 
 import numpy as np
 
-from bench import complaints
 from bench.checks.case import Case, Finding, graded
 from bench.metrics import latency
-from bench.records import Record
+from bench.records import complaints
+from bench.records.model import Record
 
 
 def _done(case: Case) -> list[Record]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.machine.calibration import Calibration
 from bench.metrics.view import View
+from bench.proof.calibration import Calibration
 
 
 @dataclass(frozen=True)

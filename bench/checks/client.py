@@ -8,6 +8,8 @@ from bench.checks.case import Case, Finding, graded
 from bench.metrics import latency
 from bench.metrics.statistics import percentile
 from bench.metrics.throughput import dispatched_share
+from bench.traffic.arrivals import fit
+from bench.traffic.departures import departures
 
 _MORE_CLIENT = "add --workers, lower the rate, or run the client on cores or a machine of its own"
 
@@ -124,7 +126,6 @@ def arrivals(case: Case) -> Finding | None:
 
 def _plan_off(case: Case) -> str | None:
     """What in the planned moments is not the law. An effect must be both significant and large."""
-    from bench.traffic.arrivals import fit
 
     load, limits, planned = case.view.run.point.load, case.limits, case.view.requests.planned
     found = fit(planned, load)
@@ -150,7 +151,6 @@ def _plan_off(case: Case) -> str | None:
 
 def _departures_off(case: Case) -> str | None:
     """What in the departures is not the plan, beyond what a timer and a busy moment explain."""
-    from bench.traffic.departures import departures
 
     requests, limits = case.view.requests, case.limits
     left = np.isfinite(requests.sent)

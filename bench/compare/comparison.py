@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -20,11 +19,11 @@ from bench.metrics.intervals import error_within
 from bench.metrics.ratio import RESTART_SPREAD, ratio
 from bench.metrics.statistics import CONFIDENCE, Interval
 from bench.metrics.view import View
-from bench.plan.scenario import Price
-from bench.plan.slo import Slo
-from bench.records import Run
+from bench.records.model import Run
+from bench.scenario.model import Price
+from bench.scenario.slo import Slo
+from serving.claims import Verdict, combined
 
-Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 MARGIN = 0.05
 
 
@@ -43,7 +42,7 @@ class Comparison:
     """
 
     metric: str
-    verdict: Outcome
+    verdict: Verdict
     ratio: float | None
     interval: Interval | None
     threshold: float
@@ -173,7 +172,7 @@ def _positive(launches: Sequence[Sequence[float | None]]) -> list[list[float]] |
     return [[value for value in launch if value is not None] for launch in launches]
 
 
-def _verdict(interval: Interval, better: Better, margin: float) -> Outcome:
+def _verdict(interval: Interval, better: Better, margin: float) -> Verdict:
     low, high = interval.low, interval.high
     if better == "lower":
         passed, lost = high <= 1 + margin, low > 1 + margin
@@ -214,9 +213,6 @@ def compare_all(
     return found, left
 
 
-def overall(claims: Sequence[Comparison]) -> Outcome:
+def overall(claims: Sequence[Comparison]) -> Verdict:
     """FAIL when any claim fails, PASS when all pass, else INCONCLUSIVE."""
-    verdicts = {claim.verdict for claim in claims}
-    if "FAIL" in verdicts:
-        return "FAIL"
-    return "PASS" if verdicts == {"PASS"} else "INCONCLUSIVE"
+    return combined(claim.verdict for claim in claims)

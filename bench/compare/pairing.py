@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.records import Run
+from bench.records.model import Run
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.findrate.rates import Standing, bracket, capacity_estimate, contradiction
+from bench.findrate.rates import RateStanding, bracket, capacity_estimate, contradiction
 from bench.findrate.slotest import Decision, Evidence
-from bench.plan.slo import Slo
-from bench.records import Verdict
+from bench.records.model import Validity
+from bench.scenario.slo import Slo
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class RateProbe:
     """One rate: what was seen there. `over_limit` counts for the SLO nearest to breaking."""
 
     rate_per_s: float
@@ -28,9 +28,9 @@ class Probe:
     visits: int = 1
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> RateStanding:
         worst = max(self.evidence, key=lambda e: e.lean)
-        return Standing(self.rate_per_s, self.decision, worst.lean, worst.effective, self.visits)
+        return RateStanding(self.rate_per_s, self.decision, worst.lean, worst.effective, self.visits)
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class Capacity:
     rate_per_s: float | None
     estimate_per_s: float | None
     interval: tuple[float | None, float | None]
-    verdict: Verdict
+    verdict: Validity
     slos: tuple[Slo, ...]
-    probes: tuple[Probe, ...]
+    probes: tuple[RateProbe, ...]
     total_s: float
     reasons: tuple[str, ...]
 
 
 def answer(
-    probes: Sequence[Probe],
+    probes: Sequence[RateProbe],
     slos: Sequence[Slo],
     resolution: float,
     total_s: float,
@@ -82,7 +82,7 @@ def answer(
     if low is None and high is None:
         said = said or ["no rate could be decided"]
         return Capacity(None, None, (None, None), "invalid", tuple(slos), ordered, total_s, tuple(said))
-    verdict: Verdict = "ok"
+    verdict: Validity = "ok"
     narrow = low is not None and high is not None and high <= low * (1 + resolution) * (1 + 1e-6)
     if not (narrow or alone):
         verdict = "suspect"
@@ -123,7 +123,7 @@ def as_json(found: Capacity) -> dict[str, Any]:
     }
 
 
-def _probe(probe: Probe) -> dict[str, Any]:
+def _probe(probe: RateProbe) -> dict[str, Any]:
     return {
         "rate_per_s": probe.rate_per_s,
         "decision": probe.decision,

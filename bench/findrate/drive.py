@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.checks import judge
-from bench.findrate.capacity import Capacity, Probe
+from bench.client.drive import Progress, drive
+from bench.findrate.capacity import Capacity, RateProbe
 from bench.findrate.find import RESOLUTION, find_rate
 from bench.findrate.overlimit import stretch
 from bench.findrate.slotest import weigh
-from bench.grid import Load, Point
-from bench.load.drive import Progress, drive
-from bench.outcome import declared_cache_share
-from bench.plan.slo import Slo
-from bench.records import Run
+from bench.point import Load, Point
+from bench.records.model import Run
+from bench.result import declared_cache_share
+from bench.scenario.slo import Slo
 from bench.telemetry.probe import Sampler
 from bench.traffic.prompts import Prompts
 from serving.config import ServingConfig
@@ -52,7 +52,7 @@ def capacity_of(
     start_rate_per_s: float | None = None,
     resolution: float = RESOLUTION,
     alive: Callable[[], bool] = lambda: True,
-    watch: Callable[[Probe], None] = lambda probe: None,
+    watch: Callable[[RateProbe], None] = lambda probe: None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Capacity:
     """The highest rate at which `server` meets the SLOs under `base` (its sizes and arrival process).

@@ -13,16 +13,16 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from bench import complaints
 from bench.checks import judge
 from bench.findrate import rates
-from bench.findrate.capacity import Capacity, Probe, answer
+from bench.findrate.capacity import Capacity, RateProbe, answer
 from bench.findrate.overlimit import SETTLE_LATENCIES, SETTLE_SHARE, stretch
-from bench.findrate.rates import Standing
+from bench.findrate.rates import RateStanding
 from bench.findrate.slotest import LEAST_TO_MEET, allowed_share, decide, fewest_requests
 from bench.findrate.tested import Tested, weigh_all
-from bench.plan.slo import Slo
-from bench.records import Judgement, Run
+from bench.records import complaints
+from bench.records.model import Judgement, Run
+from bench.scenario.slo import Slo
 from serving.errors import UserError
 
 Measure = Callable[[float, float, int], Run]
@@ -68,7 +68,7 @@ def find_rate(
     most_rate_per_s: float = math.inf,
     trust: Callable[[Run], Judgement] | None = None,
     clock: Callable[[], float] = time.monotonic,
-    watch: Callable[[Probe], None] = lambda probe: None,
+    watch: Callable[[RateProbe], None] = lambda probe: None,
 ) -> Capacity:
     """Searches until hi / lo <= 1 + resolution, or `max_s` seconds of `clock` are spent.
 
@@ -98,7 +98,7 @@ class _Search:
     def __init__(
         self, measure: Measure, slos: tuple[Slo, ...], max_s: float, resolution: float, alpha: float,
         beta: float, seed: int, most: float, trust: Callable[[Run], Judgement], clock: Callable[[], float],
-        watch: Callable[[Probe], None],
+        watch: Callable[[RateProbe], None],
     ) -> None:  # fmt: skip
         self.measure, self.slos, self.resolution = measure, slos, resolution
         self.alpha, self.beta, self.seed, self.ceiling = alpha, beta, seed, most
@@ -126,7 +126,7 @@ class _Search:
             self.reasons, alone=self.alone, reproducible=self.reproducible,
         )  # fmt: skip
 
-    def standings(self) -> list[Standing]:
+    def standings(self) -> list[RateStanding]:
         return [t.probe.standing for t in self.tested.values() if t.found]
 
     def left_s(self) -> float:

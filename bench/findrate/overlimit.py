@@ -15,8 +15,8 @@ from bench.findrate.slotest import Outcomes, allowed_share
 from bench.metrics.columns import Array, Mask, Requests
 from bench.metrics.latency import request_statistic
 from bench.metrics.view import View
-from bench.plan.slo import Slo
-from bench.records import Run
+from bench.records.model import Run
+from bench.scenario.slo import Slo
 from serving.errors import UserError
 
 SETTLE_SHARE = 0.1

@@ -20,7 +20,7 @@ SLACK = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RateStanding:
     """One tested rate: lean is log(estimate / limit) of its worst SLO, worth the requests behind it.
 
     visits: 1 is a first look, meant to say where to look next; later ones go on as far as patience does.
@@ -38,7 +38,7 @@ class Standing:
         return self.decision if self.decision != "undecided" else "breaks" if self.lean > 0 else "meets"
 
 
-def bracket(tested: Sequence[Standing]) -> tuple[float | None, float | None]:
+def bracket(tested: Sequence[RateStanding]) -> tuple[float | None, float | None]:
     """Highest rate that meets with no breaking rate below it, lowest that breaks with no meeting above it.
 
     Where the two are out of order (a rate breaks below one that meets) the bracket spans both.
@@ -50,14 +50,16 @@ def bracket(tested: Sequence[Standing]) -> tuple[float | None, float | None]:
     return low, high
 
 
-def contradiction(tested: Sequence[Standing]) -> tuple[float, float] | None:
+def contradiction(tested: Sequence[RateStanding]) -> tuple[float, float] | None:
     """(a rate that breaks, a higher one that meets); None when the rates are in order."""
     meets = max((s.rate_per_s for s in tested if s.decision == "meets"), default=-math.inf)
     breaks = min((s.rate_per_s for s in tested if s.decision == "breaks"), default=math.inf)
     return (breaks, meets) if breaks < meets else None
 
 
-def next_rate(tested: Sequence[Standing], resolution: float, ceiling: float, start: float) -> float | None:
+def next_rate(
+    tested: Sequence[RateStanding], resolution: float, ceiling: float, start: float
+) -> float | None:
     """The rate to test, or to test further; None when the bracket is narrow enough or cannot be narrowed.
 
     ceiling: no rate at or above it can be measured.
@@ -77,7 +79,7 @@ def next_rate(tested: Sequence[Standing], resolution: float, ceiling: float, sta
 
 
 def _toward(
-    tested: Sequence[Standing], low: float | None, top: float, wide: float, start: float
+    tested: Sequence[RateStanding], low: float | None, top: float, wide: float, start: float
 ) -> float | None:
     """Closer to where the rates seem to change sides; then proof for the two nearest, the lower one first."""
     seem_low = [s.rate_per_s for s in tested if s.seems == "meets" and s.rate_per_s < top]
@@ -103,7 +105,7 @@ def _toward(
     return min(max(wanted, below * edge), above / edge)
 
 
-def _around(between: Sequence[Standing], low: float | None, top: float, wide: float) -> float | None:
+def _around(between: Sequence[RateStanding], low: float | None, top: float, wide: float) -> float | None:
     """Rates that could not be decided are at the capacity: proof is sought to either side, coarse to fine."""
     stuck = sorted(s.rate_per_s for s in between if s.visits > 1)
     first, last = stuck[0], stuck[-1]
@@ -127,7 +129,7 @@ def _step(gap: float, half: float) -> float:
     return math.log(OUT) if math.isinf(gap) else max(half, gap / 2)
 
 
-def capacity_estimate(tested: Sequence[Standing]) -> float | None:
+def capacity_estimate(tested: Sequence[RateStanding]) -> float | None:
     """Where the lean crosses 0: isotonic regression over all rates, then a line in log rate.
 
     None when all rates lean the same way. A lean beyond 3 (20 times the limit) says no more than 3.

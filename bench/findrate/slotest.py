@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.metrics.columns import Array
 from bench.metrics.latency import STATISTICS
-from bench.plan.slo import Slo
+from bench.scenario.slo import Slo
 
 Decision = Literal["meets", "breaks", "undecided"]
 LEAST_TO_MEET, LEAST_TO_BREAK = 50.0, 10.0

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.findrate.capacity import Probe
+from bench.findrate.capacity import RateProbe
 from bench.findrate.overlimit import Stretch
 from bench.findrate.slotest import Decision, Evidence, correlation_time, decide, weigh
-from bench.plan.slo import Slo
+from bench.scenario.slo import Slo
 
 
 def weigh_all(slos: Sequence[Slo], stretches: Sequence[Stretch]) -> tuple[Evidence, ...]:
@@ -60,9 +60,9 @@ class Tested:
         return self.requests / reached if reached > 0.05 else math.inf
 
     @property
-    def probe(self) -> Probe:
+    def probe(self) -> RateProbe:
         """The same, for those who look on."""
-        return Probe(
+        return RateProbe(
             rate_per_s=self.rate_per_s,
             decision=self.decision,
             requests=self.requests,

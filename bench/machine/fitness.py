@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from bench.telemetry.gpus import Gpu, Inventory
 from bench.telemetry.nvml import SLOWDOWNS, throttle_text
-from serving import driver, environments
+from serving.install import driver, environments
 
 GIB = 2**30
 LEAST_MEMORY_BYTES = 3 * GIB
@@ -28,7 +28,7 @@ Level = Literal["ok", "warning", "failed"]
 
 
 @dataclass(frozen=True)
-class Check:
+class MachineCheck:
     """One answer. `ok` is false only when the default job cannot run; a warning carries a hint too."""
 
     name: str
@@ -42,7 +42,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Facts:
+class MachineFacts:
     """What the checks look at. `environment` as bench.machine.environment gives it; sizes in bytes.
 
     `busy_share` share of all cores busy just now; `concurrency` most requests at once that are planned;
@@ -65,21 +65,21 @@ class Facts:
     memory_needed_bytes: int = field(default=LEAST_MEMORY_BYTES)
 
 
-def machine_checks(facts: Facts) -> list[Check]:
+def machine_checks(facts: MachineFacts) -> list[MachineCheck]:
     """Every check of the machine, in the order a reader wants them."""
     one_each = (python, cpu, idle, memory, open_files, ports, shared_memory, clock, compiler, proxies)
     return [*(check(facts) for check in one_each), *gpus(facts)]
 
 
-def python(facts: Facts) -> Check:
+def python(facts: MachineFacts) -> MachineCheck:
     found = "{}.{}".format(*facts.python)
     if facts.python < (3, 11):
         hint = "make PYTHON=/path/to/python3.11 setup"
-        return Check("python", "failed", f"{found}; 3.11 or newer is needed", hint)
-    return Check("python", "ok", facts.environment["python"]["version"])
+        return MachineCheck("python", "failed", f"{found}; 3.11 or newer is needed", hint)
+    return MachineCheck("python", "ok", facts.environment["python"]["version"])
 
 
-def cpu(facts: Facts) -> Check:
+def cpu(facts: MachineFacts) -> MachineCheck:
     about = facts.environment["cpu"]
     cores, governors = about["usable_cores"], about["governors"]
     found = f"{cores:g} usable cores of {about['logical_cores']}, {about['model'] or 'model unknown'}"
@@ -87,24 +87,24 @@ def cpu(facts: Facts) -> Check:
         found += f", held to {about['quota_cores']:g} by the container"
     if governors and set(governors) != {"performance"}:
         hint = "sudo cpupower frequency-set -g performance"
-        return Check("cpu", "warning", f"{found}; frequency governor {', '.join(governors)}", hint)
+        return MachineCheck("cpu", "warning", f"{found}; frequency governor {', '.join(governors)}", hint)
     if cores < 2:
         hint = "use a machine or container with 2 cores or more (docker run --cpus=2 ...)"
-        return Check("cpu", "warning", f"{found}; the load client and the engine share one core", hint)
-    return Check("cpu", "ok", found)
+        return MachineCheck("cpu", "warning", f"{found}; the load client and the engine share one core", hint)
+    return MachineCheck("cpu", "ok", found)
 
 
-def idle(facts: Facts) -> Check:
+def idle(facts: MachineFacts) -> MachineCheck:
     load = facts.environment["cpu"]["load_average_1min"]
     found = f"{facts.busy_share:.0%} busy now, load average {load:g}"
     if facts.busy_share > BUSY_SHARE:
         busiest = f" ({', '.join(facts.busiest)})" if facts.busiest else ""
         hint = "wait for it or stop it: ps -eo pid,pcpu,etime,comm --sort=-pcpu | head"
-        return Check("cpu idle", "warning", f"{found}: something else is running{busiest}", hint)
-    return Check("cpu idle", "ok", found)
+        return MachineCheck("cpu idle", "warning", f"{found}: something else is running{busiest}", hint)
+    return MachineCheck("cpu idle", "ok", found)
 
 
-def memory(facts: Facts) -> Check:
+def memory(facts: MachineFacts) -> MachineCheck:
     about = facts.environment["memory"]
     free = min(about["available_bytes"], about["usable_bytes"])
     found = f"{free / GIB:.1f} GiB free of {about['usable_bytes'] / GIB:.1f}"
@@ -112,84 +112,86 @@ def memory(facts: Facts) -> Check:
         found += ", limited by the container"
     if free < facts.memory_needed_bytes:
         text = f"{found}; at least {facts.memory_needed_bytes / GIB:.0f} GiB are needed"
-        return Check("memory", "failed", text, "free some: ps -eo pid,rss,comm --sort=-rss | head")
+        return MachineCheck("memory", "failed", text, "free some: ps -eo pid,rss,comm --sort=-rss | head")
     if free < GOOD_MEMORY_BYTES:
         text = f"{found}; vLLM on CPU takes about {GOOD_MEMORY_BYTES / GIB:.0f} GiB"
-        return Check("memory", "warning", text, "free some: ps -eo pid,rss,comm --sort=-rss | head")
-    return Check("memory", "ok", found)
+        return MachineCheck("memory", "warning", text, "free some: ps -eo pid,rss,comm --sort=-rss | head")
+    return MachineCheck("memory", "ok", found)
 
 
-def open_files(facts: Facts) -> Check:
+def open_files(facts: MachineFacts) -> MachineCheck:
     soft, hard = facts.environment["limits"]["open_files"]
     needed = facts.concurrency + 256
     found = f"{'unlimited' if soft is None else soft}; {facts.concurrency} requests at once are planned"
     if soft is None or soft >= needed:
-        return Check("open files", "ok", found)
+        return MachineCheck("open files", "ok", found)
     possible = hard is None or hard >= needed
     wanted = max(needed, min(65536, hard or 65536))
     hint = f"ulimit -n {wanted}" if possible else f"docker run --ulimit nofile={wanted} ..., or limits.conf"
-    return Check("open files", "failed" if soft < 128 else "warning", f"{found}: too few", hint)
+    return MachineCheck("open files", "failed" if soft < 128 else "warning", f"{found}: too few", hint)
 
 
-def ports(facts: Facts) -> Check:
+def ports(facts: MachineFacts) -> MachineCheck:
     span = facts.environment["limits"]["ephemeral_ports"]
     if span is None:
-        return Check("ports", "ok", "range of local ports unknown")
+        return MachineCheck("ports", "ok", "range of local ports unknown")
     count = span[1] - span[0] + 1
     found = f"{count} local ports ({span[0]} to {span[1]})"
     if count < 4 * facts.concurrency or count < 2000:
         hint = 'sudo sysctl -w net.ipv4.ip_local_port_range="15000 64000"'
-        return Check("ports", "warning", f"{found}: few for {facts.concurrency} requests at once", hint)
-    return Check("ports", "ok", found)
+        return MachineCheck(
+            "ports", "warning", f"{found}: few for {facts.concurrency} requests at once", hint
+        )
+    return MachineCheck("ports", "ok", found)
 
 
-def shared_memory(facts: Facts) -> Check:
+def shared_memory(facts: MachineFacts) -> MachineCheck:
     if facts.shm_bytes is None:
         hint = "mount it: sudo mount -t tmpfs -o size=8g tmpfs /dev/shm"
-        return Check("shared memory", "warning", "no /dev/shm; vLLM's processes talk through it", hint)
+        return MachineCheck("shared memory", "warning", "no /dev/shm; vLLM's processes talk through it", hint)
     found = f"{facts.shm_bytes / GIB:.2g} GiB free in /dev/shm"
     if facts.shm_bytes < GIB:
         hint = "docker run --shm-size=8g ..., or sudo mount -o remount,size=8g /dev/shm"
-        return Check("shared memory", "warning", f"{found}: little for vLLM on several GPUs", hint)
-    return Check("shared memory", "ok", found)
+        return MachineCheck("shared memory", "warning", f"{found}: little for vLLM on several GPUs", hint)
+    return MachineCheck("shared memory", "ok", found)
 
 
-def clock(facts: Facts) -> Check:
+def clock(facts: MachineFacts) -> MachineCheck:
     source = facts.environment["os"]["clock_source"]
     if source is None or source in EXACT_CLOCKS:
-        return Check("clock", "ok", source or "source unknown")
+        return MachineCheck("clock", "ok", source or "source unknown")
     text = f"{source}: reading the time takes microseconds, and is done for every token"
     path = "/sys/devices/system/clocksource/clocksource0"
-    return Check("clock", "warning", text, f"cat {path}/available_clocksource; echo tsc | sudo tee "
+    return MachineCheck("clock", "warning", text, f"cat {path}/available_clocksource; echo tsc | sudo tee "
                  f"{path}/current_clocksource")  # fmt: skip
 
 
-def compiler(facts: Facts) -> Check:
+def compiler(facts: MachineFacts) -> MachineCheck:
     if facts.missing_tools:
         text = f"no {' and no '.join(facts.missing_tools)}: vLLM compiles its graphs with it"
-        return Check(
+        return MachineCheck(
             "compiler", "warning", text, "sudo apt-get install -y gcc g++ (or run with enforce_eager)"
         )
-    return Check("compiler", "ok", "gcc and g++")
+    return MachineCheck("compiler", "ok", "gcc and g++")
 
 
-def proxies(facts: Facts) -> Check:
+def proxies(facts: MachineFacts) -> MachineCheck:
     """Never a fault: said because who set one expects it to be used."""
     found = f"{', '.join(facts.proxies)} set; the load client does not use them" if facts.proxies else "none"
-    return Check("proxies", "ok", found)
+    return MachineCheck("proxies", "ok", found)
 
 
-def gpus(facts: Facts) -> list[Check]:
+def gpus(facts: MachineFacts) -> list[MachineCheck]:
     """One check a card; one saying why when there is none."""
     if facts.gpus.gpus:
         return [gpu(card, facts.locks) for card in facts.gpus.gpus]
     if facts.nvidia_device:
         text = f"an NVIDIA device is there, and cannot be asked: {facts.gpus.reason}"
-        return [Check("gpu", "warning", text, "nvidia-smi; after a driver update: sudo reboot")]
-    return [Check("gpu", "ok", f"none, engines run on the CPU ({facts.gpus.reason})")]
+        return [MachineCheck("gpu", "warning", text, "nvidia-smi; after a driver update: sudo reboot")]
+    return [MachineCheck("gpu", "ok", f"none, engines run on the CPU ({facts.gpus.reason})")]
 
 
-def gpu(card: Gpu, locks: Sequence[Path] | None = None) -> Check:
+def gpu(card: Gpu, locks: Sequence[Path] | None = None) -> MachineCheck:
     """The state of one card: what would make its numbers another card's, and if its driver is new enough.
 
     `locks`: of the engines that are to run on it; None: all for CUDA that there are. A driver too old for
@@ -229,10 +231,10 @@ def gpu(card: Gpu, locks: Sequence[Path] | None = None) -> Check:
     refused = [why for lock in wanted if (why := _too_old(card, lock)) is not None]
     wrong = [*refused, *wrong]
     if refused and len(refused) == len(wanted):
-        return Check(name, "failed", f"{text}; {'; '.join(w for w, _ in wrong)}", wrong[0][1])
+        return MachineCheck(name, "failed", f"{text}; {'; '.join(w for w, _ in wrong)}", wrong[0][1])
     if wrong:
-        return Check(name, "warning", f"{text}; {'; '.join(w for w, _ in wrong)}", wrong[0][1])
-    return Check(name, "ok", text)
+        return MachineCheck(name, "warning", f"{text}; {'; '.join(w for w, _ in wrong)}", wrong[0][1])
+    return MachineCheck(name, "ok", text)
 
 
 def _cuda_locks() -> list[Path]:
@@ -244,5 +246,5 @@ def _too_old(card: Gpu, lock: Path) -> tuple[str, str] | None:
     numbers = [int(n) for n in (card.cuda or "").split(".") if n.isdigit()]
     cuda = (numbers[0], numbers[1]) if len(numbers) == 2 else None
     return driver.refusal(
-        lock.stem.removesuffix("-cuda"), driver.runtime(lock), driver.Driver(card.driver, cuda)
+        lock.stem.removesuffix("-cuda"), driver.runtime(lock), driver.GpuDriver(card.driver, cuda)
     )

@@ -7,16 +7,13 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
-from bench.machine.fitness import GIB, Check
-from bench.plan.scenario import Scenario
+from bench.machine.fitness import GIB, MachineCheck
+from bench.plan.planning import Plan
+from bench.scenario.model import Scenario
 from serving.errors import UserError
-
-if TYPE_CHECKING:
-    from bench.plan.planning import Plan
 
 ENGINES_BYTES = 8 * GIB
 """Room for a first set-up: the environments of vLLM, transformers and llm-compressor for CPU, and caches."""
@@ -27,12 +24,12 @@ MADE_IN = ".models"
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)\s*(;)?", re.M)
 
 
-def packages(project: Path) -> Check:
+def packages(project: Path) -> MachineCheck:
     """Installed versions against requirements.lock. A package pinned under a condition (another system or
     Python) may be absent, and have any of its pins."""
     lock = project / "requirements.lock"
     if not lock.is_file():
-        return Check("packages", "ok", "no requirements.lock beside this installation")
+        return MachineCheck("packages", "ok", "no requirements.lock beside this installation")
     needed = _needed()
     pins: dict[str, list[tuple[str, bool]]] = {}
     for name, pin, condition in _PINNED.findall(lock.read_text(encoding="utf-8")):
@@ -46,14 +43,16 @@ def packages(project: Path) -> Check:
         elif found is not None and found not in allowed:
             other.append(f"{name} {found} (locked: {' or '.join(allowed)})")
     if missing:
-        return Check("packages", "failed", f"not installed: {', '.join(missing)}", "make setup")
+        return MachineCheck("packages", "failed", f"not installed: {', '.join(missing)}", "make setup")
     if other:
-        return Check("packages", "warning", f"not as locked: {', '.join(other)}", "rm -r .venv; make setup")
+        return MachineCheck(
+            "packages", "warning", f"not as locked: {', '.join(other)}", "rm -r .venv; make setup"
+        )
     count = sum(version is not None for version in installed.values())
-    return Check("packages", "ok", f"{count} as locked")
+    return MachineCheck("packages", "ok", f"{count} as locked")
 
 
-def model(scenario: Scenario) -> list[Check]:
+def model(scenario: Scenario) -> list[MachineCheck]:
     """Weights, tokenizer and checkpoints of a scenario: there, to be made, to be downloaded, or missing."""
     places = {"model": scenario.model.path}
     if scenario.model.tokenizer not in (None, "none"):
@@ -63,7 +62,7 @@ def model(scenario: Scenario) -> list[Check]:
     return [_weights(name, place) for name, place in places.items()]
 
 
-def disk(folder: Path, set_up: bool) -> Check:
+def disk(folder: Path, set_up: bool) -> MachineCheck:
     """Free space where results go, and the engines too while they are still to be installed."""
     there = next(place for place in (folder, *folder.resolve().parents) if place.exists())
     free = shutil.disk_usage(there).free
@@ -71,13 +70,13 @@ def disk(folder: Path, set_up: bool) -> Check:
     found = f"{free / GIB:.1f} GiB free for results" + ("" if set_up else ", engines and models")
     hint = f"df -h {folder}; du -sh .engines .models results ~/.cache"
     if free < needed:
-        return Check("disk", "failed", f"{found}; {needed / GIB:g} GiB are needed", hint)
+        return MachineCheck("disk", "failed", f"{found}; {needed / GIB:g} GiB are needed", hint)
     if free < 4 * RUN_BYTES:
-        return Check("disk", "warning", f"{found}: enough for a short run only", hint)
-    return Check("disk", "ok", found)
+        return MachineCheck("disk", "warning", f"{found}: enough for a short run only", hint)
+    return MachineCheck("disk", "ok", found)
 
 
-def engines(installed: Mapping[str, str], why_not: Mapping[str, Sequence[str]]) -> list[Check]:
+def engines(installed: Mapping[str, str], why_not: Mapping[str, Sequence[str]]) -> list[MachineCheck]:
     """One check an engine: its version here, or why it cannot start. `why_not` by engine, empty: it can."""
     found = []
     for name, reasons in why_not.items():
@@ -85,21 +84,21 @@ def engines(installed: Mapping[str, str], why_not: Mapping[str, Sequence[str]]) 
         if reasons:
             told = any("is built for CUDA" in reason for reason in reasons)  # says itself what to do
             hint = "nvidia-smi" if told else "make engines"
-            found.append(Check(f"engine {name}", "warning", "; ".join(reasons), hint))
+            found.append(MachineCheck(f"engine {name}", "warning", "; ".join(reasons), hint))
         else:
-            found.append(Check(f"engine {name}", "ok", version))
+            found.append(MachineCheck(f"engine {name}", "ok", version))
     return found
 
 
-def job(scenario: Scenario, plan: Callable[[Scenario], Plan], set_up: bool) -> Check:
+def job(scenario: Scenario, plan: Callable[[Scenario], Plan], set_up: bool) -> MachineCheck:
     """What the scenario's `plan` keeps and drops on this machine; failed when nothing is left to run."""
     name = f"scenario {scenario.name}"
     try:
         planned = plan(scenario)
     except UserError as error:
         if not set_up:
-            return Check(name, "warning", "nothing is installed to run it with yet", "make bench")
-        return Check(name, "failed", error.message, error.hint or f"servetune plan {scenario.file}")
+            return MachineCheck(name, "warning", "nothing is installed to run it with yet", "make bench")
+        return MachineCheck(name, "failed", error.message, error.hint or f"servetune plan {scenario.file}")
     runs: dict[str, dict[str, None]] = {}
     for launch in planned.launches:
         runs.setdefault(launch.config.engine, {})[launch.config.quantization] = None
@@ -113,11 +112,11 @@ def job(scenario: Scenario, plan: Callable[[Scenario], Plan], set_up: bool) -> C
         found += f"; left out: {'; '.join(reasons)}"
     absent = [part.engine for part in scenario.engines if part.engine not in runs]
     if absent:
-        return Check(name, "warning", f"{found}; nothing of {', '.join(absent)}", "make engines")
-    return Check(name, "ok", found)
+        return MachineCheck(name, "warning", f"{found}; nothing of {', '.join(absent)}", "make engines")
+    return MachineCheck(name, "ok", found)
 
 
-def leftovers(project: Path) -> Check:
+def leftovers(project: Path) -> MachineCheck:
     """Engine processes of this checkout that run now: of a run in progress, or left behind by one."""
     ours: list[int] = []
     orphans: list[int] = []
@@ -128,11 +127,13 @@ def leftovers(project: Path) -> Check:
         (ours if _of_a_run(process) else orphans).append(process.info["pid"])
     if orphans:
         text = f"engine processes that no run owns: {', '.join(map(str, orphans))}"
-        return Check("leftovers", "warning", text, f"kill {' '.join(map(str, orphans))}")
+        return MachineCheck("leftovers", "warning", text, f"kill {' '.join(map(str, orphans))}")
     if ours:
         text = f"a run is in progress ({len(ours)} engine processes)"
-        return Check("leftovers", "warning", text, "wait until it is done: two runs would measure each other")
-    return Check("leftovers", "ok", "none")
+        return MachineCheck(
+            "leftovers", "warning", text, "wait until it is done: two runs would measure each other"
+        )
+    return MachineCheck("leftovers", "ok", "none")
 
 
 def _of_a_run(process: psutil.Process) -> bool:
@@ -144,22 +145,22 @@ def _of_a_run(process: psutil.Process) -> bool:
     return any("servetune" in line or "pytest" in line for line in parents)
 
 
-def _weights(name: str, place: str) -> Check:
+def _weights(name: str, place: str) -> MachineCheck:
     label, folder = f"weights {name}", Path(place).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             return _absent(label, place, f"{place} has no config.json")
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        return Check(label, "ok", f"{place}, {size / GIB:.2f} GiB" if size else f"{place}, shape only")
+        return MachineCheck(label, "ok", f"{place}, {size / GIB:.2f} GiB" if size else f"{place}, shape only")
     if place.startswith((".", "/", "~")) or place.count("/") != 1:
         return _absent(label, place, f"no folder {place}")
-    return Check(label, "ok", f"{place} from the hub, at the first launch if it is not in its cache")
+    return MachineCheck(label, "ok", f"{place} from the hub, at the first launch if it is not in its cache")
 
 
-def _absent(label: str, place: str, found: str) -> Check:
+def _absent(label: str, place: str, found: str) -> MachineCheck:
     if Path(place).parts[:1] == (MADE_IN,):
-        return Check(label, "warning", f"{found}; `make bench` makes it", "make variants")
-    return Check(label, "failed", found, "put the folder there, or correct `model:` in the scenario")
+        return MachineCheck(label, "warning", f"{found}; `make bench` makes it", "make variants")
+    return MachineCheck(label, "failed", found, "put the folder there, or correct `model:` in the scenario")
 
 
 def _quantizations(settings: Mapping[str, object], grid: Mapping[str, list[object]]) -> set[object]:

@@ -16,9 +16,9 @@ from bench.metrics import latency, resources, throughput, utilization
 from bench.metrics.columns import Mask
 from bench.metrics.statistics import floor
 from bench.metrics.view import View
-from bench.plan.scenario import Price
-from bench.plan.slo import Slo
-from bench.records import RequestError, Run
+from bench.records.model import RequestError, Run
+from bench.scenario.model import Price
+from bench.scenario.slo import Slo
 
 Better = Literal["lower", "higher"] | None
 

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.records import Record, RequestError
+from bench.records.model import Record, RequestError
 
 UNSEEN = 0.10
 """Share of the output tokens that may have no text: special tokens of forced lengths."""

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.grid import Load, Point
 from bench.metrics import latency
 from bench.metrics.statistics import floor
 from bench.metrics.view import View
-from bench.plan.expand import label
-from bench.plan.slo import Slo
+from bench.point import Load, Point, label
+from bench.scenario.slo import Slo
 from bench.traffic import trace
 
 ROOM = 1.5

@@ -16,7 +16,7 @@ from bench.metrics.latency import SERIES, STATISTICS
 from bench.metrics.ratio import block_interval, relative_error
 from bench.metrics.statistics import Interval, effective_size, floor, order_interval, percentile
 from bench.metrics.view import View
-from bench.records import Run
+from bench.records.model import Run
 
 SECTIONS = 16
 """Parts of a window from which the error of a rate is estimated."""

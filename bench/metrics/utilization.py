@@ -1,7 +1,7 @@
 """Against the physical limit: how much of the device's memory bandwidth and matrix rate a run has used.
 
 MBU and MFU: model bytes, model operations (what the mathematics needs, not what a kernel does) over what the
-device can do. The device's own measured copy and matrix rates are the limit where `serving.hardware` knows
+device can do. The device's own measured copy and matrix rates are the limit where `serving.costmodel.hardware` knows
 them, else its data sheet's. Nothing is told for a CPU (its row is a fit to one machine), for speculative
 decoding (a step makes several tokens), for pipeline or data parallelism (a request meets a part of the
 devices), or for cached prompts' prefill (nothing is computed).
@@ -14,17 +14,18 @@ from dataclasses import dataclass, replace
 
 from bench.metrics import latency, throughput
 from bench.metrics.view import View
-from serving import devices, roofline, schemes
+from serving import devices
 from serving.config import ServingConfig
-from serving.hardware import Hardware
-from serving.resolved import of_config
+from serving.costmodel import quantization, roofline
+from serving.costmodel.defaults import of_config
+from serving.costmodel.hardware import Hardware
 
 BINDS = 0.5
 """A limit binds where its floor takes at least this share of the window."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DeviceLimits:
     """Seconds that physics asks for, at the least. `step_s(n)` is a decode step of n sequences."""
 
     weights_s: float
@@ -37,13 +38,13 @@ class Limits:
         return self.weights_s + sequences * self.context_tokens * self.kv_token_s
 
 
-def limits(view: View) -> Limits | None:
+def limits(view: View) -> DeviceLimits | None:
     """Of this run's config, lengths and device; None where they are not known or say nothing."""
     if view.place is None:
         return None
     where, shape = view.place
     config, load = view.run.point.config, view.run.point.load
-    if where.device != "cuda" or _speculates(config) or schemes.find(config.quantization) is None:
+    if where.device != "cuda" or _speculates(config) or quantization.find(config.quantization) is None:
         return None
     if devices.count(config) != config.tensor_parallel_size:
         return None
@@ -54,7 +55,7 @@ def limits(view: View) -> Limits | None:
     inward, outward = (float(part.mean()) for part in known)
     cost = roofline.costs(of_config(config, where, shape), attained(where), shape, ideal=True)
     cached = load.turns > 1 or load.shared_prefix_tokens or load.trace is not None
-    return Limits(
+    return DeviceLimits(
         weights_s=cost.linear_read_s + cost.head_read_s,
         kv_token_s=cost.kv_token_s,
         prompt_s=0.0 if cached else inward * cost.linear_token_s + cost.pair_s * inward * inward / 2,

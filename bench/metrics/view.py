@@ -6,15 +6,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
+from bench.metrics.buffered import buffered
 from bench.metrics.columns import Array, Events, Mask, Requests
 from bench.metrics.window import Window, find
-from bench.plan.scenario import Price
-from bench.plan.slo import Slo
-from bench.records import Record, Run
-from bench.telemetry.series import Telemetry
+from bench.records.model import Record, Run
+from bench.scenario.model import Price
+from bench.scenario.slo import Slo
+from bench.telemetry.series import TelemetrySeries
 from serving import devices
-from serving.hardware import Hardware
-from serving.shapes import Shape
+from serving.costmodel.hardware import Hardware
+from serving.costmodel.shapes import Shape
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class View:
         return Events.of(self.records, self.requests)
 
     @cached_property
-    def telemetry(self) -> Telemetry:
-        return Telemetry.of(self.run.samples)
+    def telemetry(self) -> TelemetrySeries:
+        return TelemetrySeries.of(self.run.samples)
 
     @cached_property
     def window(self) -> Window:
@@ -72,7 +73,6 @@ class View:
     @cached_property
     def buffered(self) -> bool:
         """Whether the output came through a buffer, so that its pace is not the engine's."""
-        from bench.metrics.buffered import buffered
 
         return buffered(self).withheld
 

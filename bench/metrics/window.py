@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.metrics.columns import Array, Events, Requests
 from bench.metrics.statistics import mser
-from bench.telemetry.series import Telemetry
+from bench.telemetry.series import TelemetrySeries
 
 BINS = 100
 LEAST_BINS = 16
@@ -51,7 +51,7 @@ class Window:
 
 
 def find(
-    requests: Requests, events: Events, telemetry: Telemetry, load_end_s: float | None, *, closed: bool
+    requests: Requests, events: Events, telemetry: TelemetrySeries, load_end_s: float | None, *, closed: bool
 ) -> Window:
     """The steady window of a run; the whole run, with the reason, where it is too short to have one."""
     sent = requests.sent[np.isfinite(requests.sent)]
@@ -99,7 +99,13 @@ def _too_short(what: str, length_s: float, duration_s: float) -> str:
 
 
 def _signals(
-    requests: Requests, events: Events, telemetry: Telemetry, start: float, end: float, bins: int, span: float
+    requests: Requests,
+    events: Events,
+    telemetry: TelemetrySeries,
+    start: float,
+    end: float,
+    bins: int,
+    span: float,
 ) -> dict[str, Array]:
     """Each signal on an even grid from start to end."""
     edges = np.linspace(start, end, bins + 1)

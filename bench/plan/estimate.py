@@ -10,14 +10,15 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-from bench.grid import Load, Point
 from bench.plan.feasibility import WEIGHTS_MARGIN
 from bench.plan.target import Target, place
-from serving import devices, memory, roofline, schemes
+from bench.point import Load, Point
+from serving import devices
 from serving.config import ServingConfig
-from serving.hardware import Hardware
-from serving.resolved import asked_by, of_config, resolve
-from serving.shapes import Shape
+from serving.costmodel import memory, quantization, roofline
+from serving.costmodel.defaults import asked_by, of_config, resolve
+from serving.costmodel.hardware import Hardware
+from serving.costmodel.shapes import Shape
 
 READY_S = {
     ("vllm", "cpu", True): 38.0,
@@ -50,7 +51,7 @@ _TIMED = (
 )
 
 
-class Launch(Protocol):
+class LaunchPoints(Protocol):
     """What `estimate_s` needs of a `bench.plan.planning.Launch`."""
 
     @property
@@ -101,7 +102,7 @@ OPEN_SLACK = 1.5
 """A window of an open-loop load may see more arrivals than its mean rate: drains and bursts."""
 
 
-def estimate_s(launches: Iterable[Launch], target: Target) -> float:
+def estimate_s(launches: Iterable[LaunchPoints], target: Target) -> float:
     """Seconds that launches and points will take together."""
     total = 0.0
     for launch in launches:
@@ -129,7 +130,12 @@ def point_s(point: Point, target: Target) -> float:
     ranks = _ranks(config)
     together = max(1, min(-(-(load.concurrency or OPEN_BATCH) // ranks), config.max_num_seqs or 256))
     where, shape = place(config, target)
-    if config.engine == "endpoint" or where is None or shape is None or not schemes.find(config.quantization):
+    if (
+        config.engine == "endpoint"
+        or where is None
+        or shape is None
+        or not quantization.find(config.quantization)
+    ):
         one_s = load.output_tokens * UNKNOWN_STEP_S
     else:
         wanted = asked_by(config)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.grid import Load, Point, seed_of
-from bench.plan.rules import matches
-from bench.plan.scenario import EngineGrid, Scenario, Workload
-from bench.plan.scenariofile import quantity
+from bench.point import Load, Point, label, seed_of
+from bench.scenario.model import EngineGrid, Scenario, Workload
+from bench.scenario.rules import matches
+from bench.scenario.scenariofile import quantity
 from serving.config import Device, ServingConfig
 
 WORKLOAD_AXES = ("input_tokens", "output_tokens", "concurrency", "rate_per_s")
@@ -65,14 +65,6 @@ def loads_of(work: Workload) -> Iterator[Load]:
     for choice in itertools.product(*axes):
         sizes = dict(zip(WORKLOAD_AXES, choice, strict=True))
         yield Load(workload=work.name, arrivals=work.process, **sizes, **fixed)
-
-
-def label(load: Load) -> str:
-    """Short name for a table: workload, sizes and how hard it pushes."""
-    push = (
-        f"c={load.concurrency}" if load.concurrency else f"{load.rate_per_s:g}/s" if load.rate_per_s else ""
-    )
-    return f"{load.workload} {load.input_tokens}->{load.output_tokens} {push or load.arrivals}"
 
 
 def _config(scenario: Scenario, part: EngineGrid, device: Device, chosen: dict[str, Any]) -> ServingConfig:

@@ -1,8 +1,8 @@
 """What cannot fit, before anything is launched: the memory of a config against the device.
 
-The arithmetic is `serving.memory`, which the simulated engine runs on too. An estimate never refuses alone:
+The arithmetic is `serving.costmodel.memory`, which the simulated engine runs on too. An estimate never refuses alone:
 `does_not_fit` is said only when the most optimistic reading fails (the weights and the KV cache of one
-request, nothing else), or when earlier launches have shown how far the estimate is off (`Calibration`).
+request, nothing else), or when earlier launches have shown how far the estimate is off (`MemoryCalibration`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from bench.plan.target import UNCALIBRATED, Calibration, Target, place
-from serving import environments, memory, schemes
+from bench.plan.target import UNCALIBRATED, MemoryCalibration, Target, place
 from serving.config import ServingConfig
-from serving.hardware import GIB, Hardware
-from serving.memory import Budget, Profiling
-from serving.resolved import Resolved, asked_by, of_config, resolve
-from serving.shapes import Shape
+from serving.costmodel import memory, quantization
+from serving.costmodel.defaults import Resolved, asked_by, of_config, resolve
+from serving.costmodel.hardware import GIB, Hardware
+from serving.costmodel.memory import MemoryBudget, Profiling
+from serving.costmodel.shapes import Shape
+from serving.install import environments
 
 MemoryVerdict = Literal["fits", "does_not_fit", "unknown"]
 
@@ -38,14 +39,14 @@ class Feasibility:
 
     verdict: MemoryVerdict
     reason: str
-    budget: Budget | None = None
+    budget: MemoryBudget | None = None
 
     def as_json(self) -> dict[str, Any]:
         budget = None if self.budget is None else self.budget.as_json()
         return {"verdict": self.verdict, "reason": self.reason, "budget": budget}
 
 
-def budget_of(config: ServingConfig, where: Hardware, shape: Shape) -> Budget:
+def budget_of(config: ServingConfig, where: Hardware, shape: Shape) -> MemoryBudget:
     """The memory a config would take. KeyError for a quantization whose bytes are not known."""
     return memory.budget(of_config(config, where, shape), where, shape, profiling_of(config))
 
@@ -69,10 +70,10 @@ def fits(config: ServingConfig, target: Target) -> Feasibility:
         return Feasibility("unknown", "the memory of a running server is its own affair")
     where, shape = place(config, target)
     if where is None:
-        return Feasibility("unknown", "no figures of this device in serving.hardware")
+        return Feasibility("unknown", "no figures of this device in serving.costmodel.hardware")
     if shape is None:
         return Feasibility("unknown", f"no shape of {config.model}: name one as model.shape")
-    if schemes.find(config.quantization) is None:
+    if quantization.find(config.quantization) is None:
         return Feasibility("unknown", f"the bytes of quantization {config.quantization} are not known")
     calibration = UNCALIBRATED if config.engine == "sim" else target.calibration
     asked = tuple(asked_by(config).items())
@@ -85,7 +86,7 @@ def _fits(
     grows: bool,
     where: Hardware,
     shape: Shape,
-    calibration: Calibration,
+    calibration: MemoryCalibration,
     profiling: Profiling,
 ) -> Feasibility:
     resolved = resolve(dict(asked), where, shape)
@@ -93,7 +94,9 @@ def _fits(
     return judge_growing(budget) if grows else judge(budget, resolved, calibration)
 
 
-def judge(budget: Budget, resolved: Resolved, calibration: Calibration = UNCALIBRATED) -> Feasibility:
+def judge(
+    budget: MemoryBudget, resolved: Resolved, calibration: MemoryCalibration = UNCALIBRATED
+) -> Feasibility:
     """For an engine that reserves its KV cache at the start and demands max_model_len tokens of it (vLLM)."""
     one = budget.needed_tokens * budget.kv_per_token
     asked = resolved.kv_cache_bytes
@@ -128,7 +131,7 @@ def judge(budget: Budget, resolved: Resolved, calibration: Calibration = UNCALIB
     )
 
 
-def judge_growing(budget: Budget) -> Feasibility:
+def judge_growing(budget: MemoryBudget) -> Feasibility:
     """For an engine that reserves nothing (transformers): only the weights are sure to be needed."""
     if budget.weights * (1 - WEIGHTS_MARGIN) > budget.total:
         return Feasibility("does_not_fit", _too_heavy(budget), budget)
@@ -139,7 +142,7 @@ def judge_growing(budget: Budget) -> Feasibility:
     return Feasibility("unknown", "its KV cache grows as requests come", budget)
 
 
-def calibrate(launches: Iterable[tuple[Budget, int]]) -> Calibration:
+def calibrate(launches: Iterable[tuple[MemoryBudget, int]]) -> MemoryCalibration:
     """From launches that started: what was predicted, and the KV tokens that the engine then reported.
 
     Give only launches whose KV cache took what was left over (no kv_cache_bytes): the others tell nothing.
@@ -149,14 +152,14 @@ def calibrate(launches: Iterable[tuple[Budget, int]]) -> Calibration:
         for b, tokens in launches
         if tokens > 0
     ]
-    return Calibration(len(ratios), min(ratios), max(ratios)) if ratios else UNCALIBRATED
+    return MemoryCalibration(len(ratios), min(ratios), max(ratios)) if ratios else UNCALIBRATED
 
 
-def _too_heavy(budget: Budget) -> str:
+def _too_heavy(budget: MemoryBudget) -> str:
     return f"the weights alone take {_gib(budget.weights)}, the device has {_gib(budget.total)}"
 
 
-def _request(budget: Budget, one: float) -> str:
+def _request(budget: MemoryBudget, one: float) -> str:
     return f"max_model_len {budget.needed_tokens:,} tokens ({_gib(one)} of KV cache)"
 
 

@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.grid import Point
+from bench.plan import evaluations as planned
 from bench.plan.estimate import estimate_s
-from bench.plan.expand import Dropped, expand, label
+from bench.plan.evaluations import Evaluating, NotAsked
+from bench.plan.expand import Dropped, expand
 from bench.plan.feasibility import Feasibility, fits
-from bench.plan.price import check
-from bench.plan.scenario import Scenario
 from bench.plan.target import Target, supposing, target_of
-from serving import devices, support
+from bench.point import Point, label
+from bench.records.model import Run
+from bench.scenario.model import Scenario
+from bench.scenario.price import check
+from serving import devices
 from serving.config import Device, ServingConfig
+from serving.costmodel import support
 from serving.engines import engine
 from serving.errors import UserError
-
-if TYPE_CHECKING:
-    from bench.accuracy.planned import Evaluating, NotAsked
-    from bench.records import Run
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Plan:
     """What will run. `memory`: config key -> what the device must hold, where it can be told.
 
     `baseline`: key of the configuration that the others' accuracy is held against; `evaluations` and
-    `not_asked`: what is scored on which launch, and what an engine cannot be asked (`bench.accuracy`).
+    `not_asked`: what is scored on which launch, and what an engine cannot be asked (`bench.accuracy.tasks`).
     `supposed`: the GPU it is for, where that is not one of this machine. `more`: what a measured point makes
     worth measuring next on the same server.
     """
@@ -94,7 +94,6 @@ def plan(scenario: Scenario, device: Device | None = None, gpu: str | None = Non
         launches = tuple(_launches(kept, scenario.repeats.restart))
         took_s = estimate_s(launches, target)
         return Plan(scenario, target.device, launches, tuple(dropped), memory, took_s, supposed=supposed)
-    from bench.accuracy import planned
 
     baseline = planned.baseline_of(scenario, (point.config for point in kept))
     # The baseline is served first: what it answers is what stops a bad candidate early.

@@ -7,20 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from serving import hardware, shapes
+from bench.scenario.model import Model
+from bench.telemetry.gpus import gpus_visible
 from serving.config import Device, ServingConfig
+from serving.costmodel import hardware, shapes
+from serving.costmodel.hardware import Hardware
+from serving.costmodel.shapes import Shape
 from serving.errors import UserError
-from serving.hardware import Hardware
-from serving.shapes import Shape
-
-if TYPE_CHECKING:
-    from bench.plan.scenario import Model
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class MemoryCalibration:
     """How earlier launches compared: memory used beside weights and KV cache, measured / predicted.
 
     Made by `bench.plan.feasibility.calibrate`; `low` and `high` are the extremes seen.
@@ -31,7 +30,7 @@ class Calibration:
     high: float = 1.0
 
 
-UNCALIBRATED = Calibration()
+UNCALIBRATED = MemoryCalibration()
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,13 @@ class Target:
     device: Device
     hardware: Hardware | None
     shape: Shape | None
-    calibration: Calibration = UNCALIBRATED
+    calibration: MemoryCalibration = UNCALIBRATED
     supposed: bool = False
     cards: int | None = None
 
 
 def target_of(device: Device | None, model: Model) -> Target:
     """This machine (its first GPU where there is one, else the CPU) and the scenario's model."""
-    from bench.telemetry.gpus import gpus_visible
 
     shape = shapes.find(model.shape) or shapes.of_folder(Path(model.path))[0]
     gpus = gpus_visible() if device != "cpu" else []
@@ -77,7 +75,7 @@ def _usable(cards: int, visible: str | None) -> int | None:
 
 
 def supposing(gpu: str, model: Model) -> Target:
-    """Such a GPU (a row of `serving.hardware`), wherever it is. UserError where its figures are not known."""
+    """Such a GPU (a row of `serving.costmodel.hardware`), wherever it is. UserError where its figures are not known."""
     found = hardware.find(gpu)
     if found is None or found.device != "cuda":
         near = hardware.nearest(gpu)

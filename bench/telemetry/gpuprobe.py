@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.records import Sample
+from bench.records.model import Sample
 from bench.telemetry.host import Tree
 from bench.telemetry.nvml import Nvml
 

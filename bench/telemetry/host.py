@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.records import Sample
+from bench.records.model import Sample
 
 TREE_REFRESH_S = 5.0
 PSS_BUDGET_SHARE = 0.003

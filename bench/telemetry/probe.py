@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from bench.records import Sample
+from bench.records.model import Sample
 from bench.telemetry.gpuprobe import GpuProbe
 from bench.telemetry.host import HostProbe, Tree
 from bench.telemetry.nvml import UnavailableError, session

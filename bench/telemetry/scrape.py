@@ -13,7 +13,7 @@ import http.client
 import time
 from urllib.parse import urlencode, urlsplit
 
-from bench.records import Sample
+from bench.records.model import Sample
 from bench.telemetry.exposition import Exposition, NotExpositionError, flatten, only
 
 TIMEOUT_S = 5.0

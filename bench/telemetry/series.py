@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.records import Sample
+from bench.records.model import Sample
 
 Array = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Telemetry:
+class TelemetrySeries:
     """All series of a run by name."""
 
     series: dict[str, Series]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.grid import Load
+from bench.point import Load
 from serving.errors import UserError
 
 Times = NDArray[np.float64]

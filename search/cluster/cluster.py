@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.cluster.worker import Done, Job, run
+from search.cluster.worker import TrialDone, TrialJob, run
 from serving.errors import UserError
 
 LOCAL = "local"
@@ -67,7 +67,7 @@ class Cluster:
             raise UserError(f"no machine of the cluster has room for a trial ({found})", f"{gpus:g} GPU each")
         return cls(slots, cpus, gpus)
 
-    def submit(self, job: Job) -> Any:
+    def submit(self, job: TrialJob) -> Any:
         """A reference to ask for later. Ray retries nothing: what is lost is the searcher's to repeat."""
         import ray
 
@@ -81,12 +81,12 @@ class Cluster:
         done, _ = ray.wait(list(references), num_returns=1)
         return done[0]
 
-    def result(self, reference: Any) -> Done:
+    def result(self, reference: Any) -> TrialDone:
         """Lost when its machine is gone; what the trial itself raised, as it was."""
         import ray
 
         try:
-            done: Done = ray.get(reference)
+            done: TrialDone = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise error.cause or error from error
         except ray.exceptions.RayError as error:

@@ -6,17 +6,17 @@ import time
 from typing import Any
 
 from search.cluster.cluster import Cluster, Lost
-from search.cluster.worker import Job, reference, unpack
+from search.cluster.worker import TrialJob, reference, unpack
+from search.engine_evaluator import EngineEvaluator
 from search.loop import Loop
-from search.measured import Measured
-from search.outcome import Outcome, Settings, best, from_json, key_of
+from search.result import Settings, TrialResult, best, from_json, key_of
 from search.resume import MOST_ATTEMPTS
 
 
 def run(loop: Loop, cluster: Cluster) -> str:
     """As `Loop.run`. The first trial, the baseline, runs alone: the others are held against it."""
     oracle = loop.oracle
-    assert isinstance(oracle, Measured)
+    assert isinstance(oracle, EngineEvaluator)
     loop.study.reconcile(loop.log.trials())
     flying: dict[Any, tuple[int, Settings]] = {}
     waiting = [(one.trial, one.settings, one.attempts) for one in loop.log.trials() if not one.ended]
@@ -65,7 +65,7 @@ def _room(loop: Loop, cluster: Cluster) -> int:
 
 def _again(
     loop: Loop,
-    oracle: Measured,
+    oracle: EngineEvaluator,
     cluster: Cluster,
     flying: dict[Any, tuple[int, Settings]],
     number: int,
@@ -75,17 +75,17 @@ def _again(
     """A trial that was lost, with its machine or its searcher: once more, then it counts as lost."""
     if attempts >= MOST_ATTEMPTS:
         detail = "interrupted twice while it ran"
-        loop.keep(number, [Outcome(settings, "screen", None, failure="lost", detail=detail)])
+        loop.keep(number, [TrialResult(settings, "screen", None, failure="lost", detail=detail)])
         return
     params = next(one.params for one in loop.log.trials() if one.trial == number)
     loop.log.append("asked", trial=number, settings=settings, params=params, unix_s=time.time())
     flying[cluster.submit(_job(loop, oracle, number, settings))] = number, settings
 
 
-def _job(loop: Loop, oracle: Measured, number: int, settings: Settings) -> Job:
+def _job(loop: Loop, oracle: EngineEvaluator, number: int, settings: Settings) -> TrialJob:
     scenario = oracle.scenario
     baseline = key_of(settings) == key_of(loop.space.default(str(settings["engine"])))
-    return Job(
+    return TrialJob(
         number,
         dict(settings),
         scenario.file.read_bytes(),  # as it is: the study's own copy has no secrets, which engines need

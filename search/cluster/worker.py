@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.accuracy import store
-from bench.plan import scenariofile
-from bench.plan.scenario import Scenario
+from bench.evaluation import store
 from bench.plan.target import target_of
-from bench.results import RunFolder
-from search.measured import Measured
+from bench.records.folder import RunFolder
+from bench.scenario import scenariofile
+from bench.scenario.model import Scenario
+from search.engine_evaluator import EngineEvaluator
 from search.objective import Goal
-from search.outcome import Outcome, Settings, from_json
+from search.result import Settings, TrialResult, from_json
 from search.timed import Timed
 from search.trial import look
 from serving.engines import engine
@@ -35,7 +35,7 @@ KEPT = ("launch", "point", store.EVENT)
 
 
 @dataclass(frozen=True)
-class Job:
+class TrialJob:
     """A trial to run. `file`: the scenario's own path, used where the node has the same bytes there.
 
     history    outcomes so far, as JSON: what is promoted, and the incumbent
@@ -61,14 +61,14 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Done:
+class TrialDone:
     """What a trial showed, as JSON, and what it measured."""
 
     outcomes: tuple[Mapping[str, Any], ...]
     files: Files
 
 
-def run(job: Job) -> Done:
+def run(job: TrialJob) -> TrialDone:
     """The trial, on this machine. A failure of the engine is an outcome; anything else is an exception."""
     with tempfile.TemporaryDirectory(prefix="servetune-trial-") as scratch:
         scenario = _scenario(job, Path(scratch))
@@ -77,16 +77,16 @@ def run(job: Job) -> Done:
         before = len(list(folder.events()))
         target = target_of(None if scenario.device == "auto" else scenario.device, scenario.model)
         # Launch folders of several workers meet in one study.
-        oracle = Measured(
+        oracle = EngineEvaluator(
             scenario, folder, target, Goal.of(scenario), Timed(), first_launch=1000 * (job.number + 1)
         )
         simulated = all(engine(part.engine).simulated for part in scenario.engines)
         place = f"{target.device}-trial-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
         with nullcontext() if simulated else device_lock(place, f"servetune search, trial {job.number}"):
             history = [from_json(one) for one in job.history]
-            looks: list[Outcome] = look(oracle, oracle.goal, history, job.settings, baseline=job.baseline)
+            looks: list[TrialResult] = look(oracle, oracle.goal, history, job.settings, baseline=job.baseline)
         events = tuple(e for e in list(folder.events())[before:] if e["event"] in KEPT)
-        return Done(tuple(one.as_json() for one in looks), Files(_pack(folder, job.reference), events))
+        return TrialDone(tuple(one.as_json() for one in looks), Files(_pack(folder, job.reference), events))
 
 
 def reference(folder: RunFolder, config_key: str) -> Files:
@@ -128,7 +128,7 @@ def _tar(root: Path, paths: Sequence[Path]) -> bytes:
     return out.getvalue()
 
 
-def _scenario(job: Job, scratch: Path) -> Scenario:
+def _scenario(job: TrialJob, scratch: Path) -> Scenario:
     """The scenario where it lies, so that its own files are found beside it; else as it was sent."""
     file = Path(job.file)
     same = (

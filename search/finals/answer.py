@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 from search.finals import spread
 from search.finals.certify import Certificate
 from search.finals.spread import CONFIDENCE, LEAST_ROUNDS, Bounds, Kept, More
-from search.finals.standing import Standing
-from search.outcome import Outcome, Settings, key_of
+from search.finals.standing import Finalist
+from search.result import Settings, TrialResult, key_of
 from search.space import Space
 
 if TYPE_CHECKING:
-    from search.finals.robust import Check
     from search.loop import Loop
-    from search.measured import Measured
+from serving.claims import Verdict
+
+if TYPE_CHECKING:
+    from search.engine_evaluator import EngineEvaluator
+    from search.loop import Loop
     from search.objective import Goal
 
 MOST_ROUNDS = 6
@@ -41,7 +44,7 @@ class Unsettled:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchResult:
     """`winner` None: nothing kept every promise, or `unsettled` says why. `missed`: most that a finalist that
     stands could be better, as a share of the baseline's value.
 
@@ -50,14 +53,14 @@ class Answer:
     untried why the winner was not tried there, though it should have been
     """
 
-    winner: Standing | None
-    baseline: Standing
-    standings: tuple[Standing, ...]
+    winner: Finalist | None
+    baseline: Finalist
+    standings: tuple[Finalist, ...]
     rounds: int
     missed: float | None
     unsettled: Unsettled | None = None
     broken: tuple[str, ...] = ()
-    robust: Mapping[str, Sequence[Check]] = field(default_factory=dict)
+    robust: Mapping[str, Sequence[RobustnessCheck]] = field(default_factory=dict)
     untried: str = ""
 
     @property
@@ -68,8 +71,8 @@ class Answer:
             return "none_feasible"
         return "default_is_best" if self.winner.settings == self.baseline.settings else "winner"
 
-    def as_json(self, oracle: Measured, space: Space) -> dict[str, Any]:
-        def one(standing: Standing) -> dict[str, Any]:
+    def as_json(self, oracle: EngineEvaluator, space: Space) -> dict[str, Any]:
+        def one(standing: Finalist) -> dict[str, Any]:
             config = oracle.config(standing.settings)
             return {
                 "settings": dict(standing.settings),
@@ -105,9 +108,9 @@ class Answer:
 def judge(
     loop: Loop,
     chosen: Sequence[Settings],
-    held: Mapping[str, list[Outcome]],
+    held: Mapping[str, list[TrialResult]],
     certificates: Mapping[str, Certificate] | None = None,
-) -> Answer:
+) -> SearchResult:
     """What the rounds so far allow to be said.
 
     chosen: the baseline first;  held: confirmations by `key_of`, one a round
@@ -124,11 +127,11 @@ def judge(
         if difference is not None and pooled is not None:
             gain = spread.bounds(difference, pooled, len(chosen) - 1, minimize=minimize)
         certificate = (certificates or {}).get(key_of(settings))
-        found.append(Standing(settings, row, gain, certificate, difference, is_baseline=not number))
+        found.append(Finalist(settings, row, gain, certificate, difference, is_baseline=not number))
     return decided(loop, found)
 
 
-def decided(loop: Loop, found: Sequence[Standing], fallen: Collection[str] = ()) -> Answer:
+def decided(loop: Loop, found: Sequence[Finalist], fallen: Collection[str] = ()) -> SearchResult:
     """The answer of these, the baseline first; `fallen`: `key_of` of those that are cliffs.
 
     The winner is the best of those surely better than the baseline that surely keep every promise, the
@@ -140,11 +143,11 @@ def decided(loop: Loop, found: Sequence[Standing], fallen: Collection[str] = ())
     beside = [base, *rivals]
 
     def answer(
-        winner: Standing | None, unsettled: Unsettled | None = None, *, by_default: bool = False
-    ) -> Answer:
+        winner: Finalist | None, unsettled: Unsettled | None = None, *, by_default: bool = False
+    ) -> SearchResult:
         most = missed(loop.goal, winner or base, beside, len(found) - 1)
         broken = tuple(base.broken) if by_default else ()
-        return Answer(winner, base, tuple(found), rounds, most, unsettled, broken)
+        return SearchResult(winner, base, tuple(found), rounds, most, unsettled, broken)
 
     better = [s for s in rivals if s.proven]
     sure = [s for s in better if s.state == "kept"]
@@ -172,7 +175,7 @@ def decided(loop: Loop, found: Sequence[Standing], fallen: Collection[str] = ())
     return answer(base)
 
 
-def missed(goal: Goal, winner: Standing, standings: Sequence[Standing], count: int) -> float | None:
+def missed(goal: Goal, winner: Finalist, standings: Sequence[Finalist], count: int) -> float | None:
     """Most that one of these could be better than `winner`, as a share of the baseline's value.
 
     standings: those that stand, the baseline first;  count: comparisons that share the confidence. None:
@@ -192,7 +195,7 @@ def missed(goal: Goal, winner: Standing, standings: Sequence[Standing], count: i
     return max(0.0, max(highs)) if highs else None
 
 
-def _gains(loop: Loop, found: Sequence[Standing], open_: Sequence[Standing], rounds: int) -> Unsettled:
+def _gains(loop: Loop, found: Sequence[Finalist], open_: Sequence[Finalist], rounds: int) -> Unsettled:
     """No finalist is surely better, and some could be."""
     pooled = spread.fit([_values(s.outcomes) for s in found])
     told = [s.difference for s in open_ if s.difference is not None]
@@ -213,7 +216,7 @@ def _gains(loop: Loop, found: Sequence[Standing], open_: Sequence[Standing], rou
     )
 
 
-def _promise(standing: Standing) -> Unsettled:
+def _promise(standing: Finalist) -> Unsettled:
     """It hangs on whether this one keeps its promises."""
     who = "the default" if standing.is_baseline else _name(standing)
     untold, unknown = standing.untold, standing.undetermined
@@ -239,7 +242,7 @@ def _promise(standing: Standing) -> Unsettled:
     )
 
 
-def _certificate(standing: Standing) -> Unsettled:
+def _certificate(standing: Finalist) -> Unsettled:
     certificate = standing.certificate
     why = "" if certificate is None else certificate.why
     needed = certificate.floor.needed if certificate is not None and certificate.floor else None
@@ -255,15 +258,15 @@ def _missed(kept: Kept) -> str:
     return f"{abs(kept.middle):.1%} {side} its limit{bounds}"
 
 
-def _name(standing: Standing) -> str:
+def _name(standing: Finalist) -> str:
     return " ".join(f"{k}={v}" for k, v in standing.settings.items())
 
 
-def _estimate(standing: Standing) -> float:
+def _estimate(standing: Finalist) -> float:
     return -math.inf if standing.gain is None else standing.gain[0]
 
 
-def _values(outcomes: Sequence[Outcome]) -> list[float | None]:
+def _values(outcomes: Sequence[TrialResult]) -> list[float | None]:
     """A value that is not above 0 has no ratio to another."""
     return [None if o.value is None or o.value <= 0 else o.value for o in outcomes]
 
@@ -279,3 +282,24 @@ def _kept(kept: Kept) -> dict[str, Any]:
         "broken": kept.broken,
         "launches": kept.launches,
     }
+
+
+@dataclass(frozen=True)
+class RobustnessCheck:
+    """One condition. `gain` over the baseline there with its bounds, as shares; None: a value is missing."""
+
+    condition: str
+    verdict: Verdict
+    why: str
+    value: float | None
+    gain: tuple[float, float, float] | None
+
+    def as_json(self) -> dict[str, Any]:
+        gain = self.gain
+        return {
+            "condition": self.condition,
+            "verdict": self.verdict,
+            "why": self.why,
+            "value": self.value,
+            "gain": gain and {"estimate": gain[0], "low": gain[1], "high": gain[2]},
+        }

@@ -12,14 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bench.accuracy import cache, store
-from bench.accuracy.claims import Claim
-from bench.accuracy.planned import Evaluating
+from bench.accuracy import cache
 from bench.accuracy.verdict import Floor, certified
-from bench.results import RunFolder
+from bench.evaluation import store
+from bench.plan.evaluations import Evaluating
+from bench.records.folder import RunFolder
+from serving.claims import Claim
 
 if TYPE_CHECKING:
-    from bench.plan.scenario import Scenario
+    from bench.scenario.model import Scenario
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.grid import Point
 from bench.plan.planning import Launch
 from bench.plan.target import place
+from bench.point import Point
 from search.finals import stress
 from search.objective import job_of
-from search.outcome import Outcome, Settings
+from search.result import Settings, TrialResult
 
 if TYPE_CHECKING:
-    from search.measured import Measured
+    from search.engine_evaluator import EngineEvaluator
 
 
-def certificate_s(oracle: Measured, full: Outcome) -> float:
+def certificate_s(oracle: EngineEvaluator, full: TrialResult) -> float:
     """Of one finalist: the held-out items, at the pace at which `full` was asked the screening ones."""
     launch = Launch("finals", oracle.config(full.config), tuple(_points(oracle, full)))
     screened = sum(one.estimated_s for one in oracle.plan(launch, "full").evaluations)
@@ -24,7 +24,7 @@ def certificate_s(oracle: Measured, full: Outcome) -> float:
     return held_out * (took / screened if took and screened else 1.0)
 
 
-def stress_s(oracle: Measured, full: Outcome) -> float:
+def stress_s(oracle: EngineEvaluator, full: TrialResult) -> float:
     """One launch with every other load; a full look has measured its short one too."""
     asked = conditions(oracle, full.config, full)
     if not asked:
@@ -36,7 +36,9 @@ def stress_s(oracle: Measured, full: Outcome) -> float:
     return full.seconds.get("launch", 0.0) + sum(each if one is None else max(each, one) for one in known)
 
 
-def conditions(oracle: Measured, settings: Settings, like: Outcome) -> dict[str, tuple[Point, ...]]:
+def conditions(
+    oracle: EngineEvaluator, settings: Settings, like: TrialResult
+) -> dict[str, tuple[Point, ...]]:
     """What is tried beside the loads that counted in `like`; empty where the scenario wants none."""
     if not oracle.scenario.search.robust:
         return {}
@@ -47,5 +49,5 @@ def conditions(oracle: Measured, settings: Settings, like: Outcome) -> dict[str,
     return stress.points(oracle.scenario, config, list(counted.values())[::-1], longest)
 
 
-def _points(oracle: Measured, look: Outcome) -> list[Point]:
+def _points(oracle: EngineEvaluator, look: TrialResult) -> list[Point]:
     return [oracle.folder.run(key).point for key in look.points]

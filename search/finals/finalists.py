@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search.objective import Goal
-from search.outcome import Outcome, Settings, key_of
+from search.result import Settings, TrialResult, key_of
 from search.space import Space
 
 
-def ranked(space: Space, goal: Goal, history: Sequence[Outcome]) -> list[Settings]:
+def ranked(space: Space, goal: Goal, history: Sequence[TrialResult]) -> list[Settings]:
     """The baseline, then every other feasible configuration that had a full look, best first."""
     base = space.default()
     last = {key_of(o.config): o for o in history if o.fidelity == "full" and o.feasible}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from search.finals.finalists import ranked
-from search.outcome import Outcome, Settings, key_of
+from search.result import Settings, TrialResult, key_of
 
 if TYPE_CHECKING:
     from search.loop import Loop
@@ -24,16 +24,16 @@ SHARE = 0.6
 class Estimating(Protocol):
     """An oracle that knows what the finals ask beside the loads of the scenario."""
 
-    def certificate_s(self, full: Outcome) -> float:
+    def certificate_s(self, full: TrialResult) -> float:
         """Of one finalist, from a full look at the baseline."""
         ...
 
-    def stress_s(self, full: Outcome) -> float:
+    def stress_s(self, full: TrialResult) -> float:
         """One launch on other loads, from a full look at that configuration."""
         ...
 
 
-def reserve_s(loop: Loop, history: Sequence[Outcome]) -> float:
+def reserve_s(loop: Loop, history: Sequence[TrialResult]) -> float:
     """What is to be kept back for the finals; 0 without a limit in time or money.
 
     Where all of it is more than SHARE of the budget: for fewer finalists, then without the other loads. Three
@@ -49,7 +49,7 @@ def reserve_s(loop: Loop, history: Sequence[Outcome]) -> float:
     return next((one for one in wanted if one <= whole * SHARE), rounds[-1])
 
 
-def rounds_s(loop: Loop, history: Sequence[Outcome], finalists: int, held_out_s: float) -> float:
+def rounds_s(loop: Loop, history: Sequence[TrialResult], finalists: int, held_out_s: float) -> float:
     """Rounds and certificates of so many finalists, less what is measured. 0: no full look to tell from."""
     if not full_costs(history):
         return 0.0
@@ -60,7 +60,7 @@ def rounds_s(loop: Loop, history: Sequence[Outcome], finalists: int, held_out_s:
 
 
 def remaining_s(
-    loop: Loop, history: Sequence[Outcome], settings: Settings | None, held_out_s: float
+    loop: Loop, history: Sequence[TrialResult], settings: Settings | None, held_out_s: float
 ) -> float:
     """Rounds and certificate of one that has still to be measured; None: of one that is not known yet."""
     costs = full_costs(history)
@@ -71,7 +71,7 @@ def remaining_s(
     return max(0, loop.least_rounds - held) * each + (0.0 if held else held_out_s)
 
 
-def certificate_s(loop: Loop, history: Sequence[Outcome]) -> float:
+def certificate_s(loop: Loop, history: Sequence[TrialResult]) -> float:
     """Held-out items of one finalist, by the baseline's full look, which alone is asked everything itself."""
     base = key_of(loop.space.default())
     mine = [o for o in history if o.fidelity == "full" and o.failure is None]
@@ -79,7 +79,7 @@ def certificate_s(loop: Loop, history: Sequence[Outcome]) -> float:
     return loop.oracle.certificate_s(full) if isinstance(loop.oracle, Estimating) and full else 0.0
 
 
-def stress_s(loop: Loop, history: Sequence[Outcome]) -> float:
+def stress_s(loop: Loop, history: Sequence[TrialResult]) -> float:
     """Baseline and winner on other loads, unless that was done; the best so far in place of the winner."""
     if not isinstance(loop.oracle, Estimating):
         return 0.0
@@ -94,7 +94,7 @@ def stress_s(loop: Loop, history: Sequence[Outcome]) -> float:
     return sum(loop.oracle.stress_s(one) for one in left)
 
 
-def full_costs(history: Sequence[Outcome]) -> dict[str, float]:
+def full_costs(history: Sequence[TrialResult]) -> dict[str, float]:
     """`key_of` -> device seconds of a full look without its screening of accuracy."""
     full = [o for o in history if o.fidelity in ("full", "confirm") and o.failure is None and o.device_s > 0]
     return {key_of(o.config): o.device_s - o.seconds.get("accuracy", 0.0) for o in full}

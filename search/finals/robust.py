@@ -10,54 +10,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from search.finals.answer import Answer, decided
+from search.finals.answer import RobustnessCheck, SearchResult, decided
 from search.finals.reserve import stress_s
 from search.finals.spread import CONFIDENCE
-from search.finals.standing import Standing
-from search.outcome import Outcome, Settings, key_of
+from search.finals.standing import Finalist
+from search.result import Settings, TrialResult, key_of
 
 if TYPE_CHECKING:
     from search.loop import Loop
-
-Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 
 @runtime_checkable
 class Stressing(Protocol):
     """An oracle that tries a configuration on other loads, all on one launch."""
 
-    def stressed(self, settings: Settings, like: Outcome) -> dict[str, Outcome]:
+    def stressed(self, settings: Settings, like: TrialResult) -> dict[str, TrialResult]:
         """Condition -> outcome; empty when the scenario wants none. `like`: names the loads to be moved."""
         ...
 
 
-@dataclass(frozen=True)
-class Check:
-    """One condition. `gain` over the baseline there with its bounds, as shares; None: a value is missing."""
-
-    condition: str
-    verdict: Verdict
-    why: str
-    value: float | None
-    gain: tuple[float, float, float] | None
-
-    def as_json(self) -> dict[str, Any]:
-        gain = self.gain
-        return {
-            "condition": self.condition,
-            "verdict": self.verdict,
-            "why": self.why,
-            "value": self.value,
-            "gain": gain and {"estimate": gain[0], "low": gain[1], "high": gain[2]},
-        }
-
-
-def settle(loop: Loop, answer: Answer) -> Answer:
+def settle(loop: Loop, answer: SearchResult) -> SearchResult:
     """The answer when cliffs have lost: what the rounds say of those that are left."""
-    checked: dict[str, tuple[Check, ...]] = {}
+    checked: dict[str, tuple[RobustnessCheck, ...]] = {}
     fallen: set[str] = set()
     if not isinstance(loop.oracle, Stressing):
         return answer
@@ -80,7 +57,7 @@ def settle(loop: Loop, answer: Answer) -> Answer:
     return replace(answer, robust=checked)
 
 
-def _paid(loop: Loop, *standings: Standing) -> bool:
+def _paid(loop: Loop, *standings: Finalist) -> bool:
     """Whether what was not tried yet can still be paid."""
     history = loop.log.history()
     if all(_held(loop, one.settings) for one in standings):
@@ -90,18 +67,20 @@ def _paid(loop: Loop, *standings: Standing) -> bool:
 
 def checks(
     loop: Loop,
-    standing: Standing,
-    baseline: Standing,
-    mine: Mapping[str, Outcome],
-    base: Mapping[str, Outcome],
-) -> list[Check]:
+    standing: Finalist,
+    baseline: Finalist,
+    mine: Mapping[str, TrialResult],
+    base: Mapping[str, TrialResult],
+) -> list[RobustnessCheck]:
     """One a condition that both were tried on."""
     shared = [name for name in mine if name in base]
     reach = _reach(loop, standing, baseline, len(shared))
     return [_check(loop, name, mine[name], base[name], reach) for name in shared]
 
 
-def _check(loop: Loop, name: str, mine: Outcome, base: Outcome, reach: float | None) -> Check:
+def _check(
+    loop: Loop, name: str, mine: TrialResult, base: TrialResult, reach: float | None
+) -> RobustnessCheck:
     gain = None
     if mine.value is not None and base.value is not None:
         middle = loop.goal.gain(mine.value, base.value)
@@ -111,29 +90,31 @@ def _check(loop: Loop, name: str, mine: Outcome, base: Outcome, reach: float | N
     lost = [promise for promise in told if base.violations.get(promise, 0.0) <= 0]
     if mine.failure is not None:
         both = base.failure is not None
-        return Check(name, "INCONCLUSIVE" if both else "FAIL", f"{mine.failure}: {mine.detail}", None, gain)
+        return RobustnessCheck(
+            name, "INCONCLUSIVE" if both else "FAIL", f"{mine.failure}: {mine.detail}", None, gain
+        )
     if lost:
         why = f"breaks {', '.join(lost)}, which the default keeps"
-        return Check(name, "FAIL", why, mine.value, gain)
+        return RobustnessCheck(name, "FAIL", why, mine.value, gain)
     if gain is not None and gain[2] < 0:
-        return Check(name, "FAIL", f"{-gain[0]:.1%} worse than the default", mine.value, gain)
+        return RobustnessCheck(name, "FAIL", f"{-gain[0]:.1%} worse than the default", mine.value, gain)
     if broken:
         how = "as the default does" if set(broken) <= set(told) else "where the default cannot be told"
-        return Check(name, "INCONCLUSIVE", f"breaks {', '.join(broken)}, {how}", mine.value, gain)
+        return RobustnessCheck(name, "INCONCLUSIVE", f"breaks {', '.join(broken)}, {how}", mine.value, gain)
     if mine.undetermined:
         why = ", ".join(f"{promise}: {why}" for promise, why in mine.undetermined.items())
-        return Check(name, "INCONCLUSIVE", f"undetermined: {why}", mine.value, gain)
+        return RobustnessCheck(name, "INCONCLUSIVE", f"undetermined: {why}", mine.value, gain)
     if mine.detail:  # of a look that did not fail: what of it is not settled
-        return Check(name, "INCONCLUSIVE", mine.detail, mine.value, gain)
+        return RobustnessCheck(name, "INCONCLUSIVE", mine.detail, mine.value, gain)
     if gain is None or gain[0] < 0:
         why = (
             "the default has no value to compare with" if gain is None else "no better than the default here"
         )
-        return Check(name, "INCONCLUSIVE", why, mine.value, gain)
-    return Check(name, "PASS", "", mine.value, gain)
+        return RobustnessCheck(name, "INCONCLUSIVE", why, mine.value, gain)
+    return RobustnessCheck(name, "PASS", "", mine.value, gain)
 
 
-def _reach(loop: Loop, standing: Standing, baseline: Standing, conditions: int) -> float | None:
+def _reach(loop: Loop, standing: Finalist, baseline: Finalist, conditions: int) -> float | None:
     """Half the interval of one gain: by the spread of the rounds' gains, for all conditions together."""
     gains = [
         loop.goal.gain(ours.value, theirs.value)
@@ -149,7 +130,7 @@ def _reach(loop: Loop, standing: Standing, baseline: Standing, conditions: int) 
     return float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / conditions, len(gains) - 1)) * spread
 
 
-def _tried(loop: Loop, standing: Standing, like: Outcome) -> dict[str, Outcome]:
+def _tried(loop: Loop, standing: Finalist, like: TrialResult) -> dict[str, TrialResult]:
     """What an earlier part of this study measured, else a launch of its own now."""
     held = _held(loop, standing.settings)
     if held:
@@ -164,10 +145,10 @@ def _tried(loop: Loop, standing: Standing, like: Outcome) -> dict[str, Outcome]:
     return found
 
 
-def _held(loop: Loop, settings: Settings) -> dict[str, Outcome]:
-    from search.outcome import from_json
+def _held(loop: Loop, settings: Settings) -> dict[str, TrialResult]:
+    from search.result import from_json
 
-    found: dict[str, Outcome] = {}
+    found: dict[str, TrialResult] = {}
     whole = False
     for event in loop.log.events():
         if event["event"] == "stress" and key_of(event["outcome"]["config"]) == key_of(settings):

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from search.finals.answer import Answer, Unsettled, judge
+from search.finals.answer import SearchResult, Unsettled, judge
 from search.finals.certify import Certificate
 from search.finals.finalists import ranked
 from search.finals.reserve import certificate_s, full_costs, remaining_s, rounds_s, stress_s
 from search.finals.spread import LEAST_ROUNDS, More
-from search.finals.standing import Standing
-from search.outcome import Outcome, Settings, key_of
+from search.finals.standing import Finalist
+from search.result import Settings, TrialResult, key_of
 
 if TYPE_CHECKING:
     from search.loop import Loop
 
-Held = dict[str, list[Outcome]]
+Confirmations = dict[str, list[TrialResult]]
 """`key_of` -> confirmations, one a round."""
 
 
@@ -34,7 +34,7 @@ class Certifying(Protocol):
         ...
 
 
-def conclude(loop: Loop) -> Answer:
+def conclude(loop: Loop) -> SearchResult:
     """Measures the finalists again, in turn and the other way round, until the answer is settled.
 
     Rounds that the budget does not pay are not begun: the answer then says what it lacks.
@@ -57,7 +57,9 @@ def conclude(loop: Loop) -> Answer:
     return _alone(loop, _told(loop, everyone, held, answer), everyone)
 
 
-def _told(loop: Loop, everyone: Sequence[Settings], held: Held, answer: Answer) -> Answer:
+def _told(
+    loop: Loop, everyone: Sequence[Settings], held: Confirmations, answer: SearchResult
+) -> SearchResult:
     """Launches of one configuration alone, where all that is open is whether it keeps a promise."""
     while answer.unsettled is not None and answer.unsettled.on is not None:
         one = answer.unsettled.on
@@ -69,7 +71,7 @@ def _told(loop: Loop, everyone: Sequence[Settings], held: Held, answer: Answer) 
     return answer
 
 
-def _alone(loop: Loop, answer: Answer, everyone: Sequence[Settings]) -> Answer:
+def _alone(loop: Loop, answer: SearchResult, everyone: Sequence[Settings]) -> SearchResult:
     """The default is no answer where nothing else was ever looked at."""
     base, history = key_of(everyone[0]), loop.log.history()
     looked = any(key_of(o.config) != base for o in history)
@@ -82,7 +84,7 @@ def _alone(loop: Loop, answer: Answer, everyone: Sequence[Settings]) -> Answer:
     return replace(answer, winner=None, unsettled=Unsettled(why, More(None, None, None)))
 
 
-def _entered(loop: Loop, held: Held) -> list[Settings]:
+def _entered(loop: Loop, held: Confirmations) -> list[Settings]:
     """The baseline and the finalists, after their first round.
 
     Who cannot run or has no certificate makes room for the next, and so does one that breaks a promise there,
@@ -132,7 +134,7 @@ def _affordable(loop: Loop, settings: Sequence[Settings], *, keep_stress: bool) 
     return loop.budget.exhausted(sum(o.device_s for o in history), 0, needed) is None
 
 
-def _confirm(loop: Loop, held: Held, settings: Settings, number: int) -> None:
+def _confirm(loop: Loop, held: Confirmations, settings: Settings, number: int) -> None:
     """One confirmation, unless an earlier part of this study made it."""
     if len(held.get(key_of(settings), [])) > number:
         return
@@ -142,7 +144,7 @@ def _confirm(loop: Loop, held: Held, settings: Settings, number: int) -> None:
     held.setdefault(key_of(settings), []).append(outcome)
 
 
-def _judged(loop: Loop, chosen: Sequence[Settings], held: Held) -> Answer:
+def _judged(loop: Loop, chosen: Sequence[Settings], held: Confirmations) -> SearchResult:
     return judge(loop, chosen, held, _certificates(loop, chosen))
 
 
@@ -150,7 +152,7 @@ def _certificates(loop: Loop, chosen: Sequence[Settings]) -> dict[str, Certifica
     return loop.oracle.certificates(chosen) if isinstance(loop.oracle, Certifying) else {}
 
 
-def _over(loop: Loop, answer: Answer, rounds: int) -> bool:
+def _over(loop: Loop, answer: SearchResult, rounds: int) -> bool:
     """No further round can change what is said, or is worth it."""
     if answer.unsettled is not None:
         return answer.unsettled.more == More(None, None, None)
@@ -159,14 +161,14 @@ def _over(loop: Loop, answer: Answer, rounds: int) -> bool:
     return rounds >= LEAST_ROUNDS and (answer.missed is None or answer.missed <= loop.worthwhile)
 
 
-def _alive(standing: Standing, answer: Answer) -> bool:
+def _alive(standing: Finalist, answer: SearchResult) -> bool:
     best_low = max((s.gain[1] for s in answer.standings[1:] if s.gain and s.feasible), default=0.0)
     return standing.stands and (standing.gain is None or standing.gain[2] >= max(0.0, best_low))
 
 
-def _held(loop: Loop) -> Held:
+def _held(loop: Loop) -> Confirmations:
     """Confirmations that an earlier part of this study made."""
-    found: Held = {}
+    found: Confirmations = {}
     for one in loop.log.history():
         if one.fidelity == "confirm":
             found.setdefault(key_of(one.config), []).append(one)

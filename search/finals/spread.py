@@ -31,7 +31,7 @@ Values = Sequence[float | None]
 
 
 @dataclass(frozen=True)
-class Fit:
+class SpreadFit:
     """Spread of one launch, as a standard deviation of logarithms, with its degrees of freedom."""
 
     sigma: float
@@ -54,7 +54,7 @@ def spent(rounds: int) -> float:
     return each if rounds <= last else each * last / (rounds * (rounds - 1))
 
 
-def fit(rows: Sequence[Values]) -> Fit | None:
+def fit(rows: Sequence[Values]) -> SpreadFit | None:
     """One spread for all; None where nothing is left to estimate it from, or a value has no logarithm."""
     cells = [
         (row, place, v) for row, values in enumerate(rows) for place, v in enumerate(values) if v is not None
@@ -70,10 +70,10 @@ def fit(rows: Sequence[Values]) -> Fit | None:
     freedom = len(cells) - int(rank)
     if freedom < 1:
         return None
-    return Fit(math.sqrt(float(((logs - design @ found) ** 2).sum()) / freedom), freedom)
+    return SpreadFit(math.sqrt(float(((logs - design @ found) ** 2).sum()) / freedom), freedom)
 
 
-def difference(mine: Values, theirs: Values, pooled: Fit, *, minimize: bool) -> Difference | None:
+def difference(mine: Values, theirs: Values, pooled: SpreadFit, *, minimize: bool) -> Difference | None:
     """Positive: mine is better. None: less than two rounds in common."""
     logs = [
         math.log(b / a if minimize else a / b)
@@ -88,7 +88,7 @@ def difference(mine: Values, theirs: Values, pooled: Fit, *, minimize: bool) -> 
     )
 
 
-def bounds(found: Difference, pooled: Fit, count: int, *, minimize: bool) -> Bounds:
+def bounds(found: Difference, pooled: SpreadFit, count: int, *, minimize: bool) -> Bounds:
     """Shares of the other's value, at CONFIDENCE for all of `count` comparisons and all looks together."""
     reach = float(quantile(found.rounds, pooled.freedom, count)) * found.error
     low, high = found.middle - reach, found.middle + reach
@@ -124,7 +124,7 @@ class More:
     high: int | None
 
 
-def more_rounds(found: Sequence[Difference], pooled: Fit, count: int, worth_log: float) -> More:
+def more_rounds(found: Sequence[Difference], pooled: SpreadFit, count: int, worth_log: float) -> More:
     """Until the best of `found` is surely better than the baseline, or none can be better by `worth_log`."""
     from scipy import stats
 

@@ -8,14 +8,14 @@ from functools import cached_property
 
 from search.finals.certify import Certificate
 from search.finals.spread import LEAST_ROUNDS, Bounds, Difference, Kept, promise
-from search.outcome import UNTOLD, Outcome, Settings
+from search.result import UNTOLD, Settings, TrialResult
 
 UNREADABLE = frozenset({"invalid", "no_value", "not_measured"})
 """Failures of the measurement: the engine ran, and what it did is not known."""
 
 
 @dataclass(frozen=True)
-class Standing:
+class Finalist:
     """`gain` over the baseline of the same rounds, as a share, with its bounds; None: too few rounds.
 
     outcomes     its confirmations, the round of each being its place
@@ -24,7 +24,7 @@ class Standing:
     """
 
     settings: Settings
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[TrialResult, ...]
     gain: Bounds | None
     certificate: Certificate | None = None
     difference: Difference | None = None

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench.grid import Load, Point
 from bench.plan.expand import loads_of
+from bench.point import Load, Point
 from serving.config import ServingConfig
 
 if TYPE_CHECKING:
-    from bench.plan.scenario import Scenario
+    from bench.scenario.model import Scenario
 
 SWING = 0.2
 """How far push and lengths are moved, up and down."""

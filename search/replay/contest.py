@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from search.budget import nothing_left
-from search.outcome import Outcome, key_of
 from search.replay import grids
-from search.replay.crowned import FINALISTS, crowned
 from search.replay.grids import Grid
 from search.replay.replay import Replay
+from search.replay.winner import FINALISTS, crowned
+from search.result import TrialResult, key_of
 from search.searchers import SEARCHERS
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -73,7 +73,7 @@ def race(course: Course, sampler: str, seed: int) -> Race:
     grid = grid_of(course.path)
     searcher = SEARCHERS[sampler](grid.space, grid.goal, grid.constraints, seed)
     oracle = Replay(grid, seed, course.spread)
-    history: list[Outcome] = []
+    history: list[TrialResult] = []
     found, held, minutes = list[float](), list[float](), list[float]()
     best, spent_s, cpu_s, stopped = 1.0, 0.0, 0.0, None
     verdict, answer = "none_feasible", 1.0
@@ -100,12 +100,12 @@ def race(course: Course, sampler: str, seed: int) -> Race:
     return Race(sampler, seed, tuple(found), tuple(held), tuple(minutes), stopped, verdict, answer, cpu_s)
 
 
-def _held(grid: Grid, history: Sequence[Outcome]) -> float:
+def _held(grid: Grid, history: Sequence[TrialResult]) -> float:
     good = sorted((o for o in history if o.feasible), key=lambda o: grid.goal.loss(o.value or 0.0))
     return min((grid.regret(grid.cells[key_of(o.config)]) for o in good[:FINALISTS]), default=1.0)
 
 
-def _gains(grid: Grid, history: Sequence[Outcome]) -> list[float]:
+def _gains(grid: Grid, history: Sequence[TrialResult]) -> list[float]:
     """As `search.loop.Loop` reckons them."""
     base = next((o.value for o in history if o.value), None)
     if base is None:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.objective import Goal
-from search.outcome import PHASES, Settings, key_of
+from search.result import PHASES, Settings, key_of
 from search.space import Axis, Space, made
 from serving.errors import BrokenRunError, UserError
 
 if TYPE_CHECKING:
-    from bench.outcome import Outcome as Measured
+    from bench.result import PointResult as Measured
 
 SCHEMA = 1
 KIND = "grid"
@@ -31,7 +31,7 @@ KIND = "grid"
 class Cell:
     """One configuration. `values`: one a repeat, empty when it failed; `seconds`: of one full look, by phase.
 
-    `violations` as in `search.outcome.Outcome`, the mean over the repeats.
+    `violations` as in `search.result.TrialResult`, the mean over the repeats.
     """
 
     settings: Settings
@@ -189,8 +189,8 @@ def _only(space: Space, known: set[str]) -> Recorded:
 
 def _recorded(path: Path) -> Grid:
     """From the points of a run: one cell for each configuration, one value for each repeat."""
-    from bench.plan import scenariofile
-    from bench.results import RunFolder
+    from bench.records.folder import RunFolder
+    from bench.scenario import scenariofile
     from search.objective import constraints, judged, measured
 
     folder = RunFolder.open(path)

@@ -14,8 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
-from search.outcome import Fidelity, Outcome, Settings, key_of
 from search.replay.grids import Cell, Grid
+from search.result import Fidelity, Settings, TrialResult, key_of
 
 SPREAD = 0.03
 """Standard deviation of one launch to the next, as a share, where a grid has no repeats to draw from."""
@@ -27,7 +27,7 @@ STILL = ("accuracy",)
 
 @dataclass
 class Replay:
-    """Oracle (`search.oracle`). Equal seeds give equal answers, whatever the order of the questions.
+    """Oracle (`search.evaluator`). Equal seeds give equal answers, whatever the order of the questions.
 
     spread        None: the grid's own, else SPREAD;  screen_share  of a full look that a short one takes
     """
@@ -38,7 +38,7 @@ class Replay:
     screen_share: float = 0.25
     looks: dict[tuple[str, Fidelity], int] = field(default_factory=dict)
 
-    def measure(self, settings: Settings, fidelity: Fidelity) -> Outcome:
+    def measure(self, settings: Settings, fidelity: Fidelity) -> TrialResult:
         """A look; KeyError for a configuration that the grid has not."""
         key = key_of(settings)
         cell = self.grid.cells[key]
@@ -47,11 +47,11 @@ class Replay:
         share = self.screen_share if fidelity == "screen" else 1.0
         seconds = {p: s * (share if p == "measure" else 1.0) for p, s in cell.seconds.items()}
         if cell.failure is not None or cell.value is None:
-            return Outcome(settings, fidelity, None, failure=cell.failure or "no_value", seconds=seconds,
+            return TrialResult(settings, fidelity, None, failure=cell.failure or "no_value", seconds=seconds,
                            simulated=self.grid.simulated, detail="as recorded")  # fmt: skip
         slow, sigma = self._slow(f"{self.seed}:{key}:{fidelity}:{number}", share)
         value = cell.value * slow if self.grid.goal.minimize else cell.value / slow
-        return Outcome(
+        return TrialResult(
             settings,
             fidelity,
             value,

@@ -1,6 +1,6 @@
 """SEARCHERS: what may propose, by name. For `servetune replay`, and those named in SAMPLERS for a search.
 
-All are asked alike (`search.oracle.Searcher`): the whole history in, a configuration not looked at yet out.
+All are asked alike (`search.evaluator.Searcher`): the whole history in, a configuration not looked at yet out.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.evaluator import Searcher
 from search.objective import Goal
-from search.oracle import Searcher
-from search.outcome import Outcome, Settings, key_of
+from search.result import Settings, TrialResult, key_of
 from search.searchers.surrogate import Surrogate
 from search.space import Space
 
@@ -38,7 +38,7 @@ class Random:
         every = list(self.space.all())
         self._order = [every[0], *(every[1 + n] for n in _shuffled(len(every) - 1, self.seed))]
 
-    def ask(self, history: Sequence[Outcome]) -> Settings | None:
+    def ask(self, history: Sequence[TrialResult]) -> Settings | None:
         seen = {key_of(one.config) for one in history}
         return next((one for one in self._order if key_of(one) not in seen), None)
 
@@ -59,7 +59,7 @@ class Hill:
         every = list(self.space.all())
         self._order = [every[0], *(every[1 + n] for n in _shuffled(len(every) - 1, self.seed))]
 
-    def ask(self, history: Sequence[Outcome]) -> Settings | None:
+    def ask(self, history: Sequence[TrialResult]) -> Settings | None:
         """The climbs so far are gone through again, so that only the history counts."""
         known = {key_of(one.config): self._rank(one) for one in history}
         for start in self._order:
@@ -80,7 +80,7 @@ class Hill:
                 here = step
         return None
 
-    def _rank(self, outcome: Outcome) -> tuple[int, float, int, float]:
+    def _rank(self, outcome: TrialResult) -> tuple[int, float, int, float]:
         missed = sum(max(0.0, v) for v in outcome.violations.values())
         loss = 0.0 if outcome.value is None else self.goal.loss(outcome.value)
         return int(outcome.failure is not None), missed, len(outcome.undetermined), loss
@@ -96,9 +96,9 @@ class OptunaTpe:
     seed: int
     _study: Study | None = field(default=None, repr=False)
     _told: list[str] = field(default_factory=list, repr=False)
-    _known: dict[str, Outcome] = field(default_factory=dict, repr=False)
+    _known: dict[str, TrialResult] = field(default_factory=dict, repr=False)
 
-    def ask(self, history: Sequence[Outcome]) -> Settings | None:
+    def ask(self, history: Sequence[TrialResult]) -> Settings | None:
         study = self._up_to(history)
         if not history:
             return self.space.default()
@@ -109,11 +109,11 @@ class OptunaTpe:
             if earlier is None and self.space.problem(settings) is None:
                 study.tell(trial, state=_state("FAIL"))  # told with its outcome, once that is known
                 return settings
-            self._tell(trial, earlier or Outcome(settings, "full", None, failure="dropped"))
+            self._tell(trial, earlier or TrialResult(settings, "full", None, failure="dropped"))
         seen = set(self._told)
         return Random(self.space, self.goal, self.constraints, self.seed + len(seen)).ask(history)
 
-    def _up_to(self, history: Sequence[Outcome]) -> Study:
+    def _up_to(self, history: Sequence[TrialResult]) -> Study:
         """The study with this history told, made anew where the history is another one."""
         import optuna
 
@@ -134,7 +134,7 @@ class OptunaTpe:
             self._known[key_of(one.config)] = one
         return self._study
 
-    def _tell(self, trial: Any, outcome: Outcome) -> None:
+    def _tell(self, trial: Any, outcome: TrialResult) -> None:
         assert self._study is not None
         ran = outcome.failure is None and outcome.value is not None
         for name in self.constraints:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from search.outcome import Settings
+from search.result import Settings
 from search.space import Space
 from serving.config import Scalar
 
 EIGHTFOLD = 8.0
-Row = tuple[float, ...]
+EncodedRow = tuple[float, ...]
 
 
 class Encoding:
@@ -65,7 +65,7 @@ class _Numbers:
         self._log = numbers[0] > 0 and numbers[-1] / numbers[0] >= EIGHTFOLD
         self._low, self._high = self._scale(numbers[0]), self._scale(numbers[-1])
 
-    def row(self, value: Scalar) -> Row:
+    def row(self, value: Scalar) -> EncodedRow:
         if value is None or isinstance(value, str | bool):
             return 0.5, 1.0
         return (self._scale(value) - self._low) / (self._high - self._low), 0.0
@@ -79,6 +79,6 @@ class _Corners:
         self._place = {value: number for number, value in enumerate(values)}
         self.groups = (0,) * len(values)
 
-    def row(self, value: Scalar) -> Row:
+    def row(self, value: Scalar) -> EncodedRow:
         at = self._place.get(value)
         return tuple(math.sqrt(0.5) if number == at else 0.0 for number in range(len(self.groups)))

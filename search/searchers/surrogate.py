@@ -15,10 +15,10 @@ import numpy as np
 from scipy.special import log_ndtr, ndtr
 
 from search.objective import Goal
-from search.outcome import PENDING, Outcome, Settings, key_of
+from search.result import PENDING, Settings, TrialResult, key_of
 from search.searchers.encode import Encoding
+from search.searchers.first_guesses import recipes
 from search.searchers.gaussian import Array, Kernel, Process, fitted
-from search.searchers.recipes import recipes
 from search.space import Space, made
 
 DESIGN = 4
@@ -41,7 +41,7 @@ GROWTH = 1.15
 
 @dataclass
 class Surrogate:
-    """Searcher (`search.oracle`). Answers depend on history and seed alone; the rest is a cache."""
+    """Searcher (`search.evaluator`). Answers depend on history and seed alone; the rest is a cache."""
 
     space: Space
     goal: Goal
@@ -56,7 +56,7 @@ class Surrogate:
         self._whole = _Candidates.of(every, self._encoding) if len(every) <= WHOLE else None
         self._recipes = recipes(self.space) if self.prior else []
 
-    def ask(self, history: Sequence[Outcome]) -> Settings | None:
+    def ask(self, history: Sequence[TrialResult]) -> Settings | None:
         """The next configuration; None when every one of the space was looked at."""
         seen = {key_of(one.config) for one in history}
         for first in (self.space.default(), *self._recipes):
@@ -73,7 +73,7 @@ class Surrogate:
         score = self._score(told, candidates.points[left])
         return candidates.settings[left[int(np.argmax(score + source.uniform(0, 1e-9, len(score))))]]
 
-    def _drawn(self, history: Sequence[Outcome], source: np.random.Generator) -> _Candidates:
+    def _drawn(self, history: Sequence[TrialResult], source: np.random.Generator) -> _Candidates:
         """Of a space too large to go through: DRAWN at random, and what is near the best looks so far."""
         good = sorted((o for o in history if o.feasible), key=lambda o: self.goal.loss(o.value or 0.0))
         near = [one for o in good[:BEST] for one in self.space.neighbours(o.config)]
@@ -85,7 +85,7 @@ class Surrogate:
                 near.append(one)
         return _Candidates.of(list({key_of(one): one for one in near}.values()), self._encoding)
 
-    def _far(self, history: Sequence[Outcome], candidates: _Candidates, left: Sequence[int],
+    def _far(self, history: Sequence[TrialResult], candidates: _Candidates, left: Sequence[int],
              source: np.random.Generator) -> Settings:  # fmt: skip
         """Of some near the default the one farthest from everything seen."""
         base = self.space.default()
@@ -95,7 +95,7 @@ class Surrogate:
         apart = ((candidates.points[drawn][:, None, :] - seen[None, :, :]) ** 2).sum(2).min(1)
         return candidates.settings[int(drawn[int(np.argmax(apart))])]
 
-    def _score(self, history: Sequence[Outcome], points: Array) -> Array:
+    def _score(self, history: Sequence[TrialResult], points: Array) -> Array:
         """Log of expected improvement times probability of feasibility; of that alone while nothing is."""
         told = Told.of(history, self.goal, self.constraints)
         until = _fitted_at(len(history))
@@ -116,7 +116,7 @@ class Surrogate:
         score: Array = keep + log_improvement(best - middle, spread)
         return score
 
-    def _process(self, name: str, until: int, history: Sequence[Outcome], seen: Array, rows: Array,
+    def _process(self, name: str, until: int, history: Sequence[TrialResult], seen: Array, rows: Array,
                  values: Array, variance: Array, mean: float | None) -> Process:  # fmt: skip
         early = rows < until
         if early.sum() < 3:
@@ -152,7 +152,7 @@ class Told:
     promises: tuple[tuple[str, Array, Array, Array, float | None], ...]
 
     @classmethod
-    def of(cls, history: Sequence[Outcome], goal: Goal, constraints: Sequence[str]) -> Told:
+    def of(cls, history: Sequence[TrialResult], goal: Goal, constraints: Sequence[str]) -> Told:
         ran = [(n, o, o.value) for n, o in enumerate(history) if o.failure is None and o.value is not None]
         logs = all(value > 0 for _, _, value in ran)
         sign = 1.0 if goal.minimize else -1.0
@@ -183,7 +183,7 @@ def log_improvement(gain: Array, spread: Array) -> Array:
     return found
 
 
-def _variance(outcome: Outcome, value: float, logs: bool) -> float:
+def _variance(outcome: TrialResult, value: float, logs: bool) -> float:
     if outcome.variance is not None:
         return outcome.variance / value**2 if logs else outcome.variance
     return SPREAD**2 if logs else (SPREAD * value) ** 2

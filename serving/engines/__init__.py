@@ -6,18 +6,14 @@ import difflib
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
+from serving.engine import Engine
 from serving.errors import UserError
-
-if (
-    TYPE_CHECKING
-):  # the simulated server is in this package, and starts in a tenth of a second without pydantic
-    from serving.engine import Engine
 
 ENGINES: dict[str, str] = {
     "vllm": "serving.engines.vllm:Vllm",
     "transformers": "serving.engines.transformers:Transformers",
     "endpoint": "serving.engines.endpoint:RunningEndpoint",
-    "sim": "serving.engines.sim:Sim",
+    "sim": "serving.sim.engine:Sim",
 }
 
 

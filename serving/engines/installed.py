@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from serving import devices, driver, environments, support
+from serving import devices
 from serving.config import ServingConfig
-from serving.environments import Environment
+from serving.costmodel import support
 from serving.errors import EngineError, Failure, FailureKind
+from serving.install import driver, environments
+from serving.install.environments import Environment
 
 
 def problems(engine: str, config: ServingConfig, environment: Environment | None, version: str) -> list[str]:

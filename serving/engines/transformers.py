@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from serving import environments
 from serving.config import ServingConfig
 from serving.engine import Command
 from serving.engines import installed
+from serving.install import environments
 
 VALUE_FLAGS = {"dtype": "--dtype", "attention_backend": "--attn-implementation"}
 QUANTIZATIONS = frozenset({"bnb-4bit", "bnb-8bit"})

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import httpx
 
-from serving import environments, ready, support, wire
+from serving import wire
 from serving.config import ServingConfig
+from serving.costmodel import support
 from serving.engine import Command
 from serving.engines import installed
+from serving.install import environments
+from serving.launch import ready
 
 TIMEOUT_S = 30.0
 RESET_TRIES = 10

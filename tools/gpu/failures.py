@@ -23,14 +23,14 @@ from typing import Any
 
 import psutil
 
-from bench.grid import Load
-from bench.load.drive import drive
+from bench.client.drive import drive
+from bench.point import Load
 from bench.traffic.prompts import prompts_for
-from serving import environments
 from serving.config import ServingConfig
 from serving.engines import engine
 from serving.errors import EngineError, Failure, FailureKind, ServetuneError
-from serving.process import Server, launch
+from serving.install import environments
+from serving.launch.launch import Server, launch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL = ".models/smollm2-135m-instruct"

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.plan.feasibility import fits
-from bench.plan.scenariofile import load
 from bench.plan.target import recorded
-from bench.results import RunFolder
+from bench.records.folder import RunFolder
+from bench.scenario.scenariofile import load
 from serving.config import ServingConfig
 
 WITHIN = 0.05

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.shapes import Shape
+    from serving.costmodel.shapes import Shape
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODELS = ROOT / ".models"
@@ -75,7 +75,7 @@ def dummy(shape: Shape, models: Path = MODELS) -> Path:
 
 def main() -> int:
     """0: the folders are there. 2: a shape is not known."""
-    from serving.shapes import SHAPES
+    from serving.costmodel.shapes import SHAPES
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("shapes", nargs="+", choices=sorted(SHAPES))

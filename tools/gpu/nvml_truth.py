@@ -24,14 +24,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.grid import Load
-from bench.load.drive import drive
+from bench.client.drive import drive
+from bench.point import Load
 from bench.telemetry.nvml import Nvml, UnavailableError, session
 from bench.traffic.prompts import prompts_for
 from serving.config import ServingConfig
 from serving.engines import engine
 from serving.errors import EngineError
-from serving.process import launch
+from serving.launch.launch import launch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IDLE_ROUNDS = 8

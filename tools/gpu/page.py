@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from gpu import kv_table, nvml_truth, stretch
 
 from bench.metrics import METRICS, utilization
-from bench.outcome import Outcome, outcomes
-from bench.plan.scenariofile import load
-from bench.report import words
-from bench.report.ranking import Candidate, job_name, jobs, push
-from bench.results import RunFolder
-from search.outcome import key_of
+from bench.records.folder import RunFolder
+from bench.result import PointResult, outcomes
+from bench.scenario.scenariofile import load
+from search.result import key_of
+from servetune.report import labels
+from servetune.report.ranking import Candidate, job_name, jobs, push
 
 SHOWN = (
     "output_token_throughput_per_s", "ttft_p50_ms", "tpot_p50_ms", "decode_bandwidth_share", "prefill_compute_share",
@@ -75,7 +75,7 @@ def measured(folder: RunFolder) -> str:
     scenario = load(folder.path / "scenario.yaml")
     seen = list(outcomes(folder, scenario))
     candidates = [one for job in jobs(seen) for one in job.candidates]
-    names = words.varying([one.config for one in candidates])
+    names = labels.varying([one.config for one in candidates])
     count = sum(o.run.simulated for o in seen)
     simulated = f"**SIMULATED**, not from hardware: {count} of {len(seen)} points. " if count else ""
     note = f" {scenario.model.name}: {scenario.model.note}." if scenario.model.note else ""
@@ -91,17 +91,17 @@ def measured(folder: RunFolder) -> str:
     return "\n\n".join(parts)
 
 
-def machine(folder: RunFolder, seen: Sequence[Outcome]) -> str:
+def machine(folder: RunFolder, seen: Sequence[PointResult]) -> str:
     gpus = [gpu["name"] for gpu in (folder.manifest.get("environment") or {}).get("gpus") or []]
     engines = {f"{o.run.point.config.engine} {o.run.engine_version}" for o in seen if o.run.engine_version}
     return f"{', '.join(gpus) or 'No GPU'}; {', '.join(sorted(engines)) or 'no engine answered'}; {len(seen)} points."
 
 
 def row(one: Candidate, names: Sequence[str]) -> tuple[str, ...]:
-    figures = [words.candidate_figure(one, name, METRICS[name].unit) for name in SHOWN]
+    figures = [labels.candidate_figure(one, name, METRICS[name].unit) for name in SHOWN]
     # Of one repeat: what binds is a sentence, and has no median.
     bound = utilization.binds(one.outcomes[0].metrics) or "–"
-    return (words.config_text(one.config, names), place(one), words.MARKS[one.standing], *figures, bound)
+    return (labels.config_text(one.config, names), place(one), labels.MARKS[one.standing], *figures, bound)
 
 
 def place(one: Candidate) -> str:
@@ -110,7 +110,7 @@ def place(one: Candidate) -> str:
 
 def titled(name: str) -> str:
     """A metric with its unit."""
-    said, unit = words.title(name), words.unit(METRICS[name].unit)
+    said, unit = labels.title(name), labels.unit(METRICS[name].unit)
     return said if said.endswith(unit) else f"{said} {unit}"
 
 
@@ -123,9 +123,9 @@ def spread(repeated: Iterable[Candidate], names: Sequence[str]) -> str:
             if len(values) >= REPEATS:
                 share = statistics.stdev(values) / statistics.mean(values)
                 lines.append((
-                    words.config_text(one.config, names), place(one), titled(name),
-                    f"{len(values)} on {len({o.run.launch for o in one.outcomes})} launches", words.number(statistics.median(values)),
-                    words.number(min(values)), words.number(max(values)), f"{share:.1%}",
+                    labels.config_text(one.config, names), place(one), titled(name),
+                    f"{len(values)} on {len({o.run.launch for o in one.outcomes})} launches", labels.number(statistics.median(values)),
+                    labels.number(min(values)), labels.number(max(values)), f"{share:.1%}",
                 ))  # fmt: skip
     return grid(lines)
 
@@ -145,7 +145,7 @@ def searched(study: dict[str, Any], verified: Sequence[dict[str, Any]]) -> str:
             if gain
             else ""
         )
-        said = f"`{key_of(winner['settings'])}`: {goal} {words.number(winner['value'])}{bounds}"
+        said = f"`{key_of(winner['settings'])}`: {goal} {labels.number(winner['value'])}{bounds}"
     lines = [f"{said}. {took}; it ended: {study['ended']}."]
     if verified:
         passed = sum(one["verdict"] == "pass" for one in verified)

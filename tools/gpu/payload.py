@@ -88,7 +88,7 @@ def adopt(work: Path) -> None:
     SystemExit when it does not start, with what pip finds missing beside the wheels that were carried.
     """
     code = (
-        "import sys; from serving.adopt import adopt, adopted; name, site, it = sys.argv[1:]; "
+        "import sys; from serving.install.adopt import adopt, adopted; name, site, it = sys.argv[1:]; "
         "adopted(name, site, interpreter=it) or adopt(name, site, interpreter=it)"
     )
     command = [own(work), "-c", code, "vllm", str(work / "engine"), sys.executable]

@@ -22,15 +22,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rivals import command
 from rivals.clients import CLIENTS, VLLM_FIGURES, Job
 
-from bench.grid import Load
-from bench.load.drive import Drive, drive
-from bench.machine import calibration
+from bench.client.drive import Drive, drive
+from bench.point import Load
+from bench.proof import calibration
 from bench.traffic.prompts import Prompts, prompts, prompts_for
-from serving import environments
 from serving.config import ServingConfig
 from serving.engine import Endpoint
 from serving.engines import engine
-from serving.process import launch
+from serving.install import environments
+from serving.launch.launch import launch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL = ".models/smollm2-135m-instruct"

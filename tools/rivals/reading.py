@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rivals.clients import Told
 
-from bench.load.conformance import EXPECTED
+from bench.proof.conformance import EXPECTED
 
 STREAMS = "plain:50:10"
 """The server's script under many users: the first token after 50 ms, then one every 10."""

@@ -1,0 +1,1 @@
+"""What proves the load client: known truths and its honest rate."""

@@ -1,0 +1,1 @@
+"""The raw facts of a point and the folder they lie in."""

@@ -1,0 +1,1 @@
+"""The scenario file: its model, its checks, its prices and SLOs."""

@@ -1,0 +1,1 @@
+"""The application: what is typed, shown and deployed."""

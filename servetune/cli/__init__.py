@@ -1,0 +1,1 @@
+"""One file a command; data on stdout, talk on stderr."""

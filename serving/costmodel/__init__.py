@@ -1,0 +1,1 @@
+"""What a model, a card and a quantization cost: memory, time, support."""

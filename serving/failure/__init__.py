@@ -1,0 +1,1 @@
+"""Why an engine failed, by rules over its log."""

@@ -1,0 +1,1 @@
+"""Engine environments: installing them, adopting a machine's own."""

@@ -1,0 +1,1 @@
+"""Starting, owning and stopping an engine process."""

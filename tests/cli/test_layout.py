@@ -1,0 +1,57 @@
+"""The layout's promises: whose packages these are, what may be imported where, how long a file is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [f for part in ("serving", "bench", "search") for f in sorted((ROOT / part).rglob("*.py"))]
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", ["serving", "bench", "search"])
+def test_the_packages_are_this_checkout(name: str) -> None:
+    found = import_module(name).__file__
+    assert found is not None
+    assert Path(found).parent == ROOT / name
+
+
+def test_no_test_folder_shadows_a_package() -> None:
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_imports_go_one_way() -> None:
+    run = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_a_file_stays_readable(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 300
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from servetune.cli.main import main; main(['--help']); "
+        "heavy = {'torch', 'vllm', 'locust', 'gevent', 'pandas', 'plotly', 'pyarrow', 'scipy', 'optuna'}; "
+        "print('heavy:', sorted(heavy & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "heavy: []" in run.stdout
+    assert "doctor" in run.stdout
+
+
+FORBIDDEN = ("shell=True", "yaml.load(", "trust_remote_code=True", "os.system(", "killall", "pkill")
+
+
+@pytest.mark.parametrize("text", FORBIDDEN)
+def test_nothing_unsafe_is_written(text: str) -> None:
+    assert not [str(f) for f in (*SOURCES, *TOOLS) if text in f.read_text()]

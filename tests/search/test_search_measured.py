@@ -1,0 +1,99 @@
+"""The oracle that launches, on the simulated engine: one server a look, short looks first, nothing measured twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.plan.target import target_of
+from bench.records.folder import RunFolder
+from bench.scenario import scenariofile
+from search.engine_evaluator import EngineEvaluator, short
+from search.objective import Goal
+from search.timed import Timed
+from serving.errors import UserError
+
+SCENARIO = """
+schema: 1
+name: tiny
+question: Does the search measure what it says?
+device: cpu
+model: {name: Llama-3.1-8B, path: llama-3.1-8b, shape: llama-3.1-8b, tokenizer: none}
+engines:
+  - engine: sim
+    settings: {max_model_len: 1024, sim: {gpu: %s, shape: llama-3.1-8b, seed: 1, time_scale: 0.2}}
+    space: {quantization: [none, fp8], max_num_seqs: {low: 4, high: 64, log: true}}
+workloads:
+  - {name: chat, input_tokens: 64, output_tokens: 8, concurrency: 8, requests: 64, warmup_requests: 1}
+search: {goal: %s}
+slos: ["ttft:p50<=2s"]
+price: {per_hour: 4.0, currency: %s, source: a test, date: 2026-05-01}
+"""
+COST = "minimize usd_per_million_good_tokens"
+
+
+def oracle(tmp_path: Path, gpu: str = "h200", goal: str = COST, currency: str = "USD") -> EngineEvaluator:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(SCENARIO % (gpu, goal, currency))
+    scenario = scenariofile.load(file)
+    folder = RunFolder.create(tmp_path / "study", {"calibration": None}, file.read_bytes())
+    return EngineEvaluator(scenario, folder, target_of("cpu", scenario.model), Goal.of(scenario), Timed())
+
+
+def launches(made: EngineEvaluator) -> int:
+    return sum(event["event"] == "launch" for event in made.folder.events())
+
+
+def test_a_promoted_look_is_one_launch_and_a_repeat_costs_none(tmp_path: Path) -> None:
+    made = oracle(tmp_path)
+    settings = {"engine": "sim", "quantization": "fp8"}
+    screen, full = made.staged(settings, lambda screen: True)
+    assert (screen.fidelity, full.fidelity) == ("screen", "full")
+    assert full.feasible
+    assert full.simulated
+    assert not set(screen.points) & set(full.points)
+    assert launches(made) == 1
+    assert full.seconds["measure"] > 0
+    again = made.staged(settings, lambda screen: True)[-1]
+    assert launches(made) == 1  # every point is held: nothing is started
+    assert again.value == full.value
+    confirmed = made.measure(settings, "confirm")
+    assert launches(made) == 2
+    assert set(confirmed.points).isdisjoint(full.points)
+
+
+def test_a_demoted_look_ends_after_its_short_load(tmp_path: Path) -> None:
+    made = oracle(tmp_path)
+    looks = made.staged({"engine": "sim", "quantization": "none"}, lambda screen: False)
+    assert [look.fidelity for look in looks] == ["screen"]
+    assert looks[0].value is not None
+    assert looks[0].device_s > 0
+    assert made.folder.done() == set(looks[0].points)
+
+
+def test_what_cannot_fit_is_refused_with_its_reason(tmp_path: Path) -> None:
+    made = oracle(tmp_path, gpu="t4")
+    refused = made.refusal({"engine": "sim", "quantization": "none"}, None)
+    assert refused is not None
+    assert refused.failure == "does_not_fit"
+    assert "GiB" in refused.detail
+    assert not refused.launched
+    assert made.refusal({"engine": "sim", "quantization": "w4a16"}, None) is None
+
+
+@pytest.mark.parametrize(
+    ("goal", "currency", "said"),
+    [(COST, "EUR", "EUR"), ("maximize happiness", "USD", "no metric happiness")],
+)
+def test_a_goal_that_cannot_be_is_the_users_to_fix(
+    tmp_path: Path, goal: str, currency: str, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        oracle(tmp_path, goal=goal, currency=currency)
+
+
+def test_a_short_look_is_a_share_of_the_load_but_not_nothing(tmp_path: Path) -> None:
+    load = oracle(tmp_path).loads()[0]
+    assert short(load, 0.25).requests == 16
+    assert short(load, 0.01).requests == 8
