@@ -32,14 +32,13 @@ from search.objective import Goal, accuracy_violation, judged, measured
 from search.result import Fidelity, Settings, TrialResult, key_of
 from search.space import Space
 from search.timed import Enough, Timed
+from search.trial import Promote
 from serving import devices
 from serving.config import ServingConfig
 from serving.errors import UserError
 
 if TYPE_CHECKING:
     from bench.scenario.model import Scenario
-
-Promote = Callable[[TrialResult], bool]
 
 
 @dataclass

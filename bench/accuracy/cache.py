@@ -124,6 +124,16 @@ def spot_check(
         alike = high <= max(limit, 3.7 / len(both))
         verdict: Verdict = "FAIL" if low > limit else "PASS" if alike else "INCONCLUSIVE"
         claims.append(
-            Claim(f"spot check: {name}", verdict, note="answers that differ although only settings differ that should not matter", effect=changed / len(both), interval=(low, high), threshold=limit, part="Stability", unit="share", n=len(both))
-        )  # fmt: skip
+            Claim(
+                f"spot check: {name}",
+                verdict,
+                note="answers that differ although only settings differ that should not matter",
+                effect=changed / len(both),
+                interval=(low, high),
+                threshold=limit,
+                part="Stability",
+                unit="share",
+                n=len(both),
+            )
+        )
     return claims

@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from bench.accuracy.mean_test import Array, ScoreSample, lower_bound, p_above, sample, upper_bound
+from bench.accuracy.mean_test import ScoreSample, Vector, lower_bound, p_above, sample, upper_bound
 from serving.claims import Verdict
 
 POWER = 0.8
@@ -25,8 +25,8 @@ POWER = 0.8
 class Paired:
     """Candidate and baseline scores in [0, 1], one entry an independent cluster."""
 
-    candidate: Array
-    baseline: Array
+    candidate: Vector
+    baseline: Vector
 
     @property
     def n(self) -> int:

@@ -22,6 +22,7 @@ from bench.accuracy.task import ONE_PASS, Ask, Item, Measures, Need, Pass, Reply
 from serving.engine import Endpoint
 from serving.errors import ServetuneError, UserError
 from serving.install import environments
+from serving.install.environment import Environment
 
 NAME = "lm-eval"
 CHILD = Path(__file__).parent / "lmeval_child.py"
@@ -148,7 +149,7 @@ class LmEvalTask:
             )
 
 
-def environment() -> environments.Environment | None:
+def environment() -> Environment | None:
     return environments.find(NAME, None, "cpu")
 
 

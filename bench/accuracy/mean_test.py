@@ -16,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ScoreSample:
         return ScoreSample(-self.steps[::-1], self.counts[::-1], self.h, -self.high, -self.low)
 
 
-def sample(values: Array, low: float, high: float) -> ScoreSample:
+def sample(values: Vector, low: float, high: float) -> ScoreSample:
     """`values` in [low, high] on the coarsest grid that holds them exactly, else rounded down to 1/2000.
 
     Rounding down can only make it harder to show that the mean is above something. ValueError for no
@@ -97,7 +97,7 @@ def upper_bound(data: ScoreSample, alpha: float) -> float:
     return -lower_bound(data.mirrored(), alpha)
 
 
-def _tilted(data: ScoreSample, target: float) -> tuple[NDArray[np.int64], Array]:
+def _tilted(data: ScoreSample, target: float) -> tuple[NDArray[np.int64], Vector]:
     """Most likely distribution with mean `target` on the observed steps and the lowest possible one."""
     shifted, share = data.steps - target, data.counts / data.n
     largest = 1 / (target - data.low)
@@ -117,7 +117,7 @@ def _tilted(data: ScoreSample, target: float) -> tuple[NDArray[np.int64], Array]
     return data.steps, weights / weights.sum()
 
 
-def _tail(steps: NDArray[np.int64], weights: Array, n: int, observed: int) -> float:
+def _tail(steps: NDArray[np.int64], weights: Vector, n: int, observed: int) -> float:
     """P(sum of n draws >= observed), by the n-th power of the characteristic function on a ring.
 
     The ring is wide enough that what wraps around it is below 1e-9: 26 standard deviations, and at
@@ -127,7 +127,7 @@ def _tail(steps: NDArray[np.int64], weights: Array, n: int, observed: int) -> fl
     spread = math.sqrt(max(float(((steps - centre) ** 2) @ weights), 1e-12) * n)
     longest = int(np.abs(steps).max())
     size = 1 << math.ceil(math.log2(max(26 * spread, 40 * longest, 64)))
-    ring: Array = np.zeros(size)
+    ring: Vector = np.zeros(size)
     np.add.at(ring, np.mod(steps, size), weights)
     chances = np.fft.irfft(np.fft.rfft(ring) ** n, size)
     start = round(centre * n) - size // 2

@@ -124,7 +124,18 @@ def _value(both: ItemPairing, settings: Accuracy, family: int) -> Claim:
                 "INCONCLUSIVE",
                 f"{note}; the baseline is not above chance here, so a floor says nothing",
             )
-    return Claim(both.baseline.name, verdict, note=note, effect=found.effect - shift, interval=(found.low - shift, found.high - shift), threshold=limit, part=PART[kind], unit=unit, n=found.n, needed=found.needed)  # fmt: skip
+    return Claim(
+        both.baseline.name,
+        verdict,
+        note=note,
+        effect=found.effect - shift,
+        interval=(found.low - shift, found.high - shift),
+        threshold=limit,
+        part=PART[kind],
+        unit=unit,
+        n=found.n,
+        needed=found.needed,
+    )
 
 
 def above_chance(result: TaskResult, confidence: float = 0.95) -> bool:
@@ -172,7 +183,17 @@ def _output_length(both: ItemPairing, settings: Accuracy) -> Claim | None:
     half = z * float((ours - ratio * theirs).std(ddof=1)) / float(theirs.mean())
     cut = sum(both.candidate.scored[i].cut for i in both.items)
     cut_before = sum(both.baseline.scored[i].cut for i in both.items)
-    return Claim(f"{both.baseline.name}: output length", verdict, note=f"allowed {low:g} to {high:g}; answers cut at their limit: {cut} against {cut_before}", effect=ratio, interval=(ratio - half, ratio + half), threshold=low if ratio < 1 else high, part=PART[both.baseline.measures], unit="ratio", n=len(ours))  # fmt: skip
+    return Claim(
+        f"{both.baseline.name}: output length",
+        verdict,
+        note=f"allowed {low:g} to {high:g}; answers cut at their limit: {cut} against {cut_before}",
+        effect=ratio,
+        interval=(ratio - half, ratio + half),
+        threshold=low if ratio < 1 else high,
+        part=PART[both.baseline.measures],
+        unit="ratio",
+        n=len(ours),
+    )
 
 
 def _same_tokens(candidate: Evaluation, baseline: Evaluation) -> list[Claim]:
@@ -193,8 +214,17 @@ def _same_tokens(candidate: Evaluation, baseline: Evaluation) -> list[Claim]:
         return []
     note = f"in {', '.join(names)}: the chat template, a BOS token or the tokenizer differs" if differ else ""
     return [
-        Claim("same prompt tokens", "FAIL" if differ else "PASS", note=note, effect=differ / of, threshold=0.0, part="Stability", unit="share that differs", n=of)
-    ]  # fmt: skip
+        Claim(
+            "same prompt tokens",
+            "FAIL" if differ else "PASS",
+            note=note,
+            effect=differ / of,
+            threshold=0.0,
+            part="Stability",
+            unit="share that differs",
+            n=of,
+        )
+    ]
 
 
 def _error(result: TaskResult) -> str:

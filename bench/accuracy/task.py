@@ -1,7 +1,7 @@
 """A task: items, what to ask the server about each, and how an answer becomes a score in [0, 1].
 
-Adding one is a file with a class that meets `Task` and a row in TASKS; `tests/bench/test_tasks.py` then tests it.
-A list of questions needs no code: see `bench.accuracy.user_tasks`.
+Adding one is a file with a class that meets `Task` and a row in TASKS; `tests/bench/test_tasks.py` then tests
+it. A list of questions needs no code: see `bench.accuracy.user_tasks`.
 """
 
 from __future__ import annotations

@@ -137,8 +137,19 @@ def wires(found: Distance, own: Distance | None, limits: Mapping[str, float]) ->
         n = {"flips": found.flipped_of, "prefix_agreement": found.long_answers}.get(name, found.positions)
         note = _note(value, quiet, more_is_worse)
         claims.append(
-            Claim(f"tripwire: {name}", verdict, note=note, effect=value, interval=interval, threshold=limit, part="Accuracy", unit=unit, n=n, counts=limit is not None)
-        )  # fmt: skip
+            Claim(
+                f"tripwire: {name}",
+                verdict,
+                note=note,
+                effect=value,
+                interval=interval,
+                threshold=limit,
+                part="Accuracy",
+                unit=unit,
+                n=n,
+                counts=limit is not None,
+            )
+        )
     return claims
 
 

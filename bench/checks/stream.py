@@ -6,12 +6,11 @@ import numpy as np
 
 from bench.checks.case import Case, Finding, graded
 from bench.metrics import latency
-from bench.metrics.buffered import buffered
 
 
 def output_buffered(case: Case) -> Finding | None:
     """Output that arrives in one read or in clumps of events: TPOT, ICL and ITL are withheld."""
-    found = buffered(case.view)
+    found = case.view.arrival
     if not found.withheld:
         return None
     if found.at_once >= found.clumps:

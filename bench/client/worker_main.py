@@ -1,5 +1,5 @@
-"""The load process: Locust runs our users, our client sends. `python -m bench.client.worker_main JOB`, or, for
-Locust's master over several of them, `... master closed|open WORKERS USERS`.
+"""The load process: Locust runs our users, our client sends. `python -m bench.client.worker_main JOB`, or,
+for Locust's master over several of them, `... master closed|open WORKERS USERS`.
 
 Talks by lines: says `ready`, is told `start <monotonic seconds>`, says `progress {...}` twice a second, is
 told `stop <why>` to end early. Locust's request events are fired, so that its own tools work; no number is

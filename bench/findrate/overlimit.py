@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.findrate.slotest import Outcomes, allowed_share
-from bench.metrics.columns import Array, Mask, Requests
+from bench.metrics.columns import Mask, Requests
 from bench.metrics.latency import request_statistic
+from bench.metrics.statistics import Array
 from bench.metrics.view import View
 from bench.records.model import Run
 from bench.scenario.slo import Slo

@@ -21,8 +21,8 @@ from typing import Literal
 
 import numpy as np
 
-from bench.metrics.columns import Array
 from bench.metrics.latency import STATISTICS
+from bench.metrics.statistics import Array
 from bench.scenario.slo import Slo
 
 Decision = Literal["meets", "breaks", "undecided"]

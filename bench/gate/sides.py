@@ -1,4 +1,4 @@
-"""TODO."""
+"""What `servetune gate` may be given: the side a text names, and the parts that were chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Every check of `servetune doctor`: of this machine, and of a scenario on it."""
 
 from __future__ import annotations
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.metrics.columns import Mask
-from bench.metrics.view import View
+from bench.metrics.columns import Events, Mask, Requests
 
 TOGETHER_S = 0.0002
 """Events this close came in one read: a stream of one token each 0.2 ms is beyond any engine known."""
@@ -47,19 +46,17 @@ class Buffered:
         return self.share > MOST_SHARE
 
 
-def at_once(view: View) -> Mask:
+def at_once(r: Requests) -> Mask:
     """Answers of several tokens of which the last was read with the first: no time was seen to pass."""
-    r = view.requests
     count = np.fmax(r.events, r.tokens)
     with np.errstate(invalid="ignore"):
         return (count > 1) & (r.last - r.first <= TOGETHER_S + FASTEST_TOKEN_S * (count - 1))
 
 
-def buffered(view: View) -> Buffered:
-    """How the output of the completed requests of the window arrived."""
-    r, events = view.requests, view.events
-    long = view.inside & r.ok & ((r.tokens > LEAST_TOKENS) | (r.events > LEAST_TOKENS)) & (r.events > 0)
-    if not view.streams or not long.any():
+def buffered(r: Requests, events: Events, inside: Mask, *, streams: bool) -> Buffered:
+    """How the output of the completed requests of the window (`inside`) arrived."""
+    long = inside & r.ok & ((r.tokens > LEAST_TOKENS) | (r.events > LEAST_TOKENS)) & (r.events > 0)
+    if not streams or not long.any():
         return Buffered(0, 0, 0, 0.0)
     new = np.ones(events.t.size, dtype=bool)
     new[1:] = (np.diff(events.t) > TOGETHER_S) | (np.diff(events.owner) != 0)
@@ -74,6 +71,6 @@ def buffered(view: View) -> Buffered:
     wait_s = np.nan_to_num(r.last - r.first) / later
     clumps = (reads > 1) & (wait_s >= LEAST_WAIT_S)
     clumps &= (first > MOST_EVENTS) | ((r.events - first) / later > MOST_EVENTS)
-    whole = at_once(view)
+    whole = at_once(r)
     mean = float(r.events[long].sum() / reads[long].sum())
     return Buffered(int(long.sum()), int((long & whole).sum()), int((long & clumps & ~whole).sum()), mean)

@@ -10,11 +10,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.metrics.statistics import Array
 from bench.records.model import Record, RequestError
 
 UNSEEN = 0.10
 """Share of the output tokens that may have no text: special tokens of forced lengths."""
-Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 

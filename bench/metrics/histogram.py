@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.metrics.columns import Array
-from bench.metrics.statistics import floor, percentile
+from bench.metrics.statistics import Array, floor, percentile
 from bench.metrics.view import View
 
 SERVER_HISTOGRAMS: dict[str, tuple[str, ...]] = {

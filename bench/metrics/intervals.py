@@ -11,10 +11,9 @@ from itertools import pairwise
 import numpy as np
 
 from bench.metrics import METRICS
-from bench.metrics.columns import Array
 from bench.metrics.latency import SERIES, STATISTICS
 from bench.metrics.ratio import block_interval, relative_error
-from bench.metrics.statistics import Interval, effective_size, floor, order_interval, percentile
+from bench.metrics.statistics import Array, Interval, effective_size, floor, order_interval, percentile
 from bench.metrics.view import View
 from bench.records.model import Run
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from bench.metrics.buffered import at_once
-from bench.metrics.columns import Array, Mask
-from bench.metrics.statistics import floor, percentile
+from bench.metrics.columns import Mask
+from bench.metrics.statistics import Array, floor, percentile
 from bench.metrics.view import View
 
 STATISTICS: dict[str, float | None] = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "mean": None}
@@ -56,7 +56,7 @@ def tpot_by_request(view: View) -> Array:
 def _spent(view: View) -> Array:
     """Last output - first, ms; NaN without a stream, where both came in one read, and behind a buffer."""
     spent = _since(view, "last", "planned") - _since(view, "first", "planned")
-    return np.full_like(spent, np.nan) if view.buffered else np.where(at_once(view), np.nan, spent)
+    return np.full_like(spent, np.nan) if view.buffered else np.where(at_once(view.requests), np.nan, spent)
 
 
 def tpot(view: View) -> Array:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.metrics.columns import Array
-from bench.metrics.statistics import CONFIDENCE, Interval
+from bench.metrics.statistics import CONFIDENCE, Array, Interval
 
 RESTART_SPREAD = 0.03
 """Relative spread between launches taken for granted while it is not measured (one launch a side)."""

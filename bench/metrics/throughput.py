@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.metrics.columns import Array, Mask
+from bench.metrics.columns import Mask
 from bench.metrics.latency import complete, request_statistic
+from bench.metrics.statistics import Array
 from bench.metrics.view import View
 
 LATE_S = 0.010

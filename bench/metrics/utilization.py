@@ -1,10 +1,10 @@
 """Against the physical limit: how much of the device's memory bandwidth and matrix rate a run has used.
 
 MBU and MFU: model bytes, model operations (what the mathematics needs, not what a kernel does) over what the
-device can do. The device's own measured copy and matrix rates are the limit where `serving.costmodel.hardware` knows
-them, else its data sheet's. Nothing is told for a CPU (its row is a fit to one machine), for speculative
-decoding (a step makes several tokens), for pipeline or data parallelism (a request meets a part of the
-devices), or for cached prompts' prefill (nothing is computed).
+device can do. The device's own measured copy and matrix rates are the limit where
+`serving.costmodel.hardware` knows them, else its data sheet's. Nothing is told for a CPU (its row is a fit to
+one machine), for speculative decoding (a step makes several tokens), for pipeline or data parallelism (a
+request meets a part of the devices), or for cached prompts' prefill (nothing is computed).
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
-from bench.metrics.buffered import buffered
-from bench.metrics.columns import Array, Events, Mask, Requests
+from bench.metrics.buffered import Buffered, buffered
+from bench.metrics.columns import Events, Mask, Requests
+from bench.metrics.statistics import Array
 from bench.metrics.window import Window, find
 from bench.records.model import Record, Run
 from bench.scenario.model import Price
@@ -71,10 +72,14 @@ class View:
         return (planned >= window.start_s) & (planned <= window.end_s)
 
     @cached_property
+    def arrival(self) -> Buffered:
+        """How the output of the window's requests came: as it was made, or through a buffer."""
+        return buffered(self.requests, self.events, self.inside, streams=self.streams)
+
+    @property
     def buffered(self) -> bool:
         """Whether the output came through a buffer, so that its pace is not the engine's."""
-
-        return buffered(self).withheld
+        return self.arrival.withheld
 
     def section(self, start_s: float, end_s: float) -> Self:
         """The same run seen through another window."""

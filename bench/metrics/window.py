@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.metrics.columns import Array, Events, Requests
-from bench.metrics.statistics import mser
+from bench.metrics.columns import Events, Requests
+from bench.metrics.statistics import Array, mser
 from bench.telemetry.series import TelemetrySeries
 
 BINS = 100

@@ -210,7 +210,8 @@ def _harness(scenario: Scenario, index: int, settings: Accuracy) -> None:
     if where is None or not where.installed:
         raise at(
             scenario, ("tasks", index), "lm-evaluation-harness, which is not installed",
-            "python -m serving.install.environments install lm-eval", "the built-in tasks, which need nothing",
+            "python -m serving.install.environments install lm-eval",
+            "the built-in tasks, which need nothing",
         )  # fmt: skip
     if settings.within_s is not None or settings.split == "screen":
         limit = "within_s" if settings.within_s is not None else "split: screen"

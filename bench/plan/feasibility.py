@@ -1,8 +1,9 @@
 """What cannot fit, before anything is launched: the memory of a config against the device.
 
-The arithmetic is `serving.costmodel.memory`, which the simulated engine runs on too. An estimate never refuses alone:
-`does_not_fit` is said only when the most optimistic reading fails (the weights and the KV cache of one
-request, nothing else), or when earlier launches have shown how far the estimate is off (`MemoryCalibration`).
+The arithmetic is `serving.costmodel.memory`, which the simulated engine runs on too. An estimate never
+refuses alone: `does_not_fit` is said only when the most optimistic reading fails (the weights and the KV
+cache of one request, nothing else), or when earlier launches have shown how far the estimate is off
+(`MemoryCalibration`).
 """
 
 from __future__ import annotations

@@ -75,7 +75,9 @@ def _usable(cards: int, visible: str | None) -> int | None:
 
 
 def supposing(gpu: str, model: Model) -> Target:
-    """Such a GPU (a row of `serving.costmodel.hardware`), wherever it is. UserError where its figures are not known."""
+    """Such a GPU (a row of `serving.costmodel.hardware`), wherever it is. UserError where its figures are not
+    known.
+    """
     found = hardware.find(gpu)
     if found is None or found.device != "cuda":
         near = hardware.nearest(gpu)

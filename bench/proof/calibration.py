@@ -1,8 +1,9 @@
 """The highest output-event rate that the load client times truthfully on this machine.
 
-The client is run against a null server on loopback whose own stamps are the truth (`bench.testservers.null_server`),
-at rising numbers of streams. Points with more output events a second than the last honest step are refused.
-The result is kept in `.cache/`, by machine, Python and the client's own source.
+The client is run against a null server on loopback whose own stamps are the truth
+(`bench.testservers.null_server`), at rising numbers of streams. Points with more output events a second than
+the last honest step are refused. The result is kept in `.cache/`, by machine, Python and the client's own
+source.
 """
 
 from __future__ import annotations

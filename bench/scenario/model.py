@@ -13,12 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from bench.accuracy.settings import Accuracy
+from bench.accuracy.settings import Accuracy, Seconds
 from bench.point import Arrivals
 from bench.scenario.slo import Slo
 from bench.scenario.slo import parse as parse_slo
 from serving.config import PositiveInt
-from serving.units import seconds
 
 SCHEMA = 1
 
@@ -27,7 +26,6 @@ def _as_list(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 Ints = Annotated[tuple[PositiveInt, ...], BeforeValidator(lambda v: tuple(_as_list(v))), Field(min_length=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Floats = Annotated[

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.records.model import Sample
 
-Array = NDArray[np.float64]
+SampleArray = NDArray[np.float64]
 
 SERVER_SERIES: dict[str, tuple[str, ...]] = {
     "running": ("vllm:num_requests_running", "sglang:num_running_reqs", "sim:num_requests_running"),
@@ -35,8 +35,8 @@ SERVER_SERIES: dict[str, tuple[str, ...]] = {
 class Series:
     """One series in time order."""
 
-    t: Array
-    value: Array
+    t: SampleArray
+    value: SampleArray
 
     def between(self, start_s: float, end_s: float) -> Self:
         inside = (self.t >= start_s) & (self.t <= end_s)

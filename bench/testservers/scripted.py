@@ -2,9 +2,9 @@
 
 One thread, one epoll, one heap of due steps; it knows nothing of inference. The model name of a request
 chooses the script (`bench.testservers.cases`). Used by the conformance suite, the client's benchmark and the
-loopback calibration. Started as `python -m bench.testservers.scripted PORT [CORE]`; GET /truth gives, per request id
-(the prompt's first two words, numbered where they come again), when its request was read and when its events
-were truly sent.
+loopback calibration. Started as `python -m bench.testservers.scripted PORT [CORE]`; GET /truth gives, per
+request id (the prompt's first two words, numbered where they come again), when its request was read and when
+its events were truly sent.
 """
 
 from __future__ import annotations

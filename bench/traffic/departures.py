@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Times = NDArray[np.float64]
+from bench.traffic.arrivals import Times
 
 FEWEST_GAPS = 20
 ARRIVALS_OF_A_WINDOW = 10

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Races of searchers in figures: regret by launch and by device minute, and who is behind whom."""
 
 from __future__ import annotations
 

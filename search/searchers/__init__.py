@@ -1,6 +1,7 @@
 """SEARCHERS: what may propose, by name. For `servetune replay`, and those named in SAMPLERS for a search.
 
-All are asked alike (`search.evaluator.Searcher`): the whole history in, a configuration not looked at yet out.
+All are asked alike (`search.evaluator.Searcher`): the whole history in, a configuration not looked at yet
+out.
 """
 
 from __future__ import annotations

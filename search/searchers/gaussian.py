@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-Array = np.ndarray
+Matrix = np.ndarray
 JITTER = 1e-8
 LENGTH, LENGTH_SPREAD = math.log(1.0), 0.8
 """Prior of a length: axes are scaled to 0..1, so that a length of 1 changes slowly along all of it."""
@@ -27,16 +27,16 @@ STEPS = 25
 class Kernel:
     """Logs of: length by group of columns, amplitude and untold noise (standard deviations)."""
 
-    groups: Array
-    lengths: Array
+    groups: Matrix
+    lengths: Matrix
     amplitude: float = 0.0
     noise: float = NOISE
 
     @classmethod
-    def prior(cls, groups: Array) -> Kernel:
+    def prior(cls, groups: Matrix) -> Kernel:
         return cls(groups, np.full(int(groups.max()) + 1, LENGTH))
 
-    def between(self, left: Array, right: Array) -> Array:
+    def between(self, left: Matrix, right: Matrix) -> Matrix:
         """Covariance (n, m) of points (n, columns) and (m, columns)."""
         scale = np.exp(-self.lengths)[self.groups]
         return math.exp(2 * self.amplitude) * matern(_distance(left * scale, right * scale))
@@ -47,15 +47,15 @@ class Process:
     """What is known after some observations; `at` tells of other points."""
 
     kernel: Kernel
-    points: Array
-    chol: Array
-    weights: Array
+    points: Matrix
+    chol: Matrix
+    weights: Matrix
     mean: float
     scale: float
 
     @classmethod
     def of(
-        cls, kernel: Kernel, points: Array, values: Array, variance: Array, mean: float | None = None
+        cls, kernel: Kernel, points: Matrix, values: Matrix, variance: Matrix, mean: float | None = None
     ) -> Process:
         """From points (n, columns), values (n,) the variance told with each. `mean`: far from all."""
         middle = float(values.mean()) if mean is None else mean
@@ -68,7 +68,7 @@ class Process:
         weights = cho_solve((chol, True), (values - middle) / scale, check_finite=False)
         return cls(kernel, points, chol, weights, middle, scale)
 
-    def at(self, points: Array) -> tuple[Array, Array]:
+    def at(self, points: Matrix) -> tuple[Matrix, Matrix]:
         """Mean and standard deviation (m,) of the function itself, its noise left out."""
         cross = self.kernel.between(self.points, points)
         solved = solve_triangular(self.chol, cross, lower=True, check_finite=False)
@@ -76,7 +76,9 @@ class Process:
         return self.mean + self.scale * (self.weights @ cross), self.scale * np.sqrt(np.maximum(left, 1e-12))
 
 
-def fitted(groups: Array, points: Array, values: Array, variance: Array, mean: float | None = None) -> Kernel:
+def fitted(
+    groups: Matrix, points: Matrix, values: Matrix, variance: Matrix, mean: float | None = None
+) -> Kernel:
     """The most probable kernel for these observations."""
     first = Kernel.prior(groups)
     count, axes = len(points), len(first.lengths)
@@ -87,7 +89,7 @@ def fitted(groups: Array, points: Array, values: Array, variance: Array, mean: f
     for column, group in enumerate(groups):
         apart[:, :, group] += (points[:, None, column] - points[None, :, column]) ** 2
 
-    def loss(theta: Array) -> tuple[float, Array]:
+    def loss(theta: Matrix) -> tuple[float, Matrix]:
         lengths, amplitude, noise = theta[:axes], theta[axes], theta[axes + 1]
         inverse = np.exp(-2 * lengths)
         distance = np.sqrt(apart @ inverse + 1e-18)
@@ -120,14 +122,14 @@ def fitted(groups: Array, points: Array, values: Array, variance: Array, mean: f
     return Kernel(groups, found.x[:axes], float(found.x[axes]), float(found.x[axes + 1]))
 
 
-def matern(distance: Array) -> Array:
+def matern(distance: Matrix) -> Matrix:
     """Matern 5/2 of distances in lengths."""
     root = math.sqrt(5) * distance
-    value: Array = (1 + root + root**2 / 3) * np.exp(-root)
+    value: Matrix = (1 + root + root**2 / 3) * np.exp(-root)
     return value
 
 
-def _distance(left: Array, right: Array) -> Array:
+def _distance(left: Matrix, right: Matrix) -> Matrix:
     square = (left**2).sum(1)[:, None] + (right**2).sum(1)[None, :] - 2 * left @ right.T
-    distance: Array = np.sqrt(np.maximum(square, 1e-18))
+    distance: Matrix = np.sqrt(np.maximum(square, 1e-18))
     return distance

@@ -18,7 +18,7 @@ from search.objective import Goal
 from search.result import PENDING, Settings, TrialResult, key_of
 from search.searchers.encode import Encoding
 from search.searchers.first_guesses import recipes
-from search.searchers.gaussian import Array, Kernel, Process, fitted
+from search.searchers.gaussian import Kernel, Matrix, Process, fitted
 from search.space import Space, made
 
 DESIGN = 4
@@ -95,12 +95,12 @@ class Surrogate:
         apart = ((candidates.points[drawn][:, None, :] - seen[None, :, :]) ** 2).sum(2).min(1)
         return candidates.settings[int(drawn[int(np.argmax(apart))])]
 
-    def _score(self, history: Sequence[TrialResult], points: Array) -> Array:
+    def _score(self, history: Sequence[TrialResult], points: Matrix) -> Matrix:
         """Log of expected improvement times probability of feasibility; of that alone while nothing is."""
         told = Told.of(history, self.goal, self.constraints)
         until = _fitted_at(len(history))
         seen = self._encoding.points([one.config for one in history])
-        keep: Array = np.zeros(len(points))
+        keep: Matrix = np.zeros(len(points))
         for name, rows, values, variance, mean in told.promises:
             process = self._process(name, until, history, seen, rows, values, variance, mean)
             middle, spread = process.at(points)
@@ -113,11 +113,11 @@ class Surrogate:
         if not feasible:
             return keep
         best = float(process.at(seen[feasible])[0].min())
-        score: Array = keep + log_improvement(best - middle, spread)
+        score: Matrix = keep + log_improvement(best - middle, spread)
         return score
 
-    def _process(self, name: str, until: int, history: Sequence[TrialResult], seen: Array, rows: Array,
-                 values: Array, variance: Array, mean: float | None) -> Process:  # fmt: skip
+    def _process(self, name: str, until: int, history: Sequence[TrialResult], seen: Matrix, rows: Matrix,
+                 values: Matrix, variance: Matrix, mean: float | None) -> Process:  # fmt: skip
         early = rows < until
         if early.sum() < 3:
             kernel = Kernel.prior(self._encoding.groups)
@@ -135,7 +135,7 @@ class Surrogate:
 class _Candidates:
     settings: list[Settings]
     keys: list[str]
-    points: Array
+    points: Matrix
 
     @classmethod
     def of(cls, settings: list[Settings], encoding: Encoding) -> _Candidates:
@@ -146,10 +146,10 @@ class _Candidates:
 class Told:
     """What a history says, in numbers: rows of it, log of the goal's loss, variances; and of each promise."""
 
-    rows: Array
-    values: Array
-    variance: Array
-    promises: tuple[tuple[str, Array, Array, Array, float | None], ...]
+    rows: Matrix
+    values: Matrix
+    variance: Matrix
+    promises: tuple[tuple[str, Matrix, Matrix, Matrix, float | None], ...]
 
     @classmethod
     def of(cls, history: Sequence[TrialResult], goal: Goal, constraints: Sequence[str]) -> Told:
@@ -159,7 +159,7 @@ class Told:
         values = np.array([sign * (math.log(v) if logs else v) for _, _, v in ran])
         variance = np.array([_variance(o, v, logs) for _, o, v in ran])
         rows = np.array([n for n, _, _ in ran], dtype=int)
-        promises: list[tuple[str, Array, Array, Array, float | None]] = []
+        promises: list[tuple[str, Matrix, Matrix, Matrix, float | None]] = []
         for name in constraints:
             have = [(n, o.violations[name]) for n, o, _ in ran if name in o.violations]
             if not have:
@@ -173,13 +173,13 @@ class Told:
         return cls(rows, values, variance, tuple(promises))
 
 
-def log_improvement(gain: Array, spread: Array) -> Array:
+def log_improvement(gain: Matrix, spread: Matrix) -> Matrix:
     """Log of the expected improvement where the mean is better by `gain`, stable far below the best."""
     z = gain / spread
     direct = z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
     # For z below -6 the direct form cancels; its expansion is density(z) / z^2.
     tail = -0.5 * z * z - 0.5 * math.log(2 * math.pi) - 2 * np.log(np.maximum(-z, 1.0))
-    found: Array = np.log(spread) + np.where(z > -6, np.log(np.maximum(direct, 1e-300)), tail)
+    found: Matrix = np.log(spread) + np.where(z > -6, np.log(np.maximum(direct, 1e-300)), tail)
     return found
 
 

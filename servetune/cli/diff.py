@@ -1,4 +1,4 @@
-"""TODO."""
+"""`servetune diff`: what changes between two specs, or a spec and a running server."""
 
 from __future__ import annotations
 

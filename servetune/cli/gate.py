@@ -1,4 +1,4 @@
-"""TODO."""
+"""`servetune gate CANDIDATE BASELINE`: Cost, Latency, Accuracy, Security and Stability side by side."""
 
 from __future__ import annotations
 

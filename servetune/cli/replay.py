@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from search.replay.summary import END, about, behind, brief, curves
 from servetune.cli.bench import JSON
 from servetune.report.replay_table import show
 from serving.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def replay(

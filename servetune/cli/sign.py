@@ -1,15 +1,13 @@
-"""TODO."""
+"""`servetune sign`: signs a spec and its evidence."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    pass
 from servetune.deploy.signing import sign, statement
 
 

@@ -1,4 +1,5 @@
-"""ServingSpec: what was measured, as the file somebody deploys. `servetune/deploy/exporters/` turns it into targets.
+"""ServingSpec: what was measured, as the file somebody deploys. `servetune/deploy/exporters/` turns it into
+targets.
 
 Facts only: what follows from them (drain times, thresholds, replicas) is computed by those who need it.
 Units are in the names. The id is the content's own hash, so a file that was edited by hand is found out.
@@ -38,7 +39,8 @@ class Metadata(SpecPart):
 class SpecStatus(SpecPart):
     """`verified` is set by a passed verification of the exported files; `noted` by whoever wrote the spec.
 
-    The others follow from the content and are written by `deployable.with_id`; the caller who decides reads `deployable.refusals`.
+    The others follow from the content and are written by `deployable.with_id`; the caller who decides reads
+    `deployable.refusals`.
     """
 
     deployable: Annotated[bool, Field(description="false when there is a reason against it")] = False

@@ -1,15 +1,12 @@
-"""TODO."""
+"""`servetune capacity` on stdout: replicas, GPUs and money."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from servetune.deploy.fleet.price import Fleet
 from servetune.deploy.spec import ServingSpec
-
-if TYPE_CHECKING:
-    pass
 
 
 def _show(spec: ServingSpec, rows: list[Fleet]) -> None:

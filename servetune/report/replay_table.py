@@ -1,14 +1,11 @@
-"""TODO."""
+"""`servetune replay` on stdout: a table of searchers for each grid."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from search.replay.summary import AT
-
-if TYPE_CHECKING:
-    pass
 
 
 def show(told: dict[str, Any]) -> None:

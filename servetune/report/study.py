@@ -13,6 +13,7 @@ from typing import Any
 from bench.records.folder import RunFolder
 from servetune.report import labels
 from serving.errors import BrokenRunError
+from serving.units import share
 
 LOG, ANSWER = "study.jsonl", "study.json"
 DRAWN = ("number", "fidelity", "label", "value", "spread", "feasible", "open", "values", "settings")
@@ -85,7 +86,7 @@ def _look(event: Mapping[str, Any]) -> dict[str, Any]:
         "feasible": one["feasible"],
         "failure": one["failure"],
         "detail": one.get("detail", ""),
-        "broken": ", ".join(f"{name} by {labels.share(by)}" for name, by in broken.items()),
+        "broken": ", ".join(f"{name} by {share(by)}" for name, by in broken.items()),
         "undetermined": _undetermined(one),
         "open": bool(one.get("undetermined")) and not broken and one["failure"] is None,
         "refused": one["failure"] in ("does_not_fit", "cannot_win", "refused"),

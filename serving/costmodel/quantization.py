@@ -1,4 +1,5 @@
-"""SCHEMES: what a quantization does to bytes, arithmetic and output. What runs where is in serving.costmodel.support.
+"""SCHEMES: what a quantization does to bytes, arithmetic and output. What runs where is in
+serving.costmodel.support.
 
 Every figure that is not format arithmetic is an assumption, named here and nowhere else.
 """

@@ -10,8 +10,8 @@ A step processes `tokens` (prompt chunks and one token for every decoding sequen
     + a fixed cost a step and a small one a sequence
 
 Williams et al., "Roofline: an insightful visual performance model", CACM 2009. Peaks are those of
-`serving.costmodel.hardware`, lowered by the reach of real kernels; `ideal` leaves both the reach and the host out,
-which makes the time a lower bound.
+`serving.costmodel.hardware`, lowered by the reach of real kernels; `ideal` leaves both the reach and the host
+out, which makes the time a lower bound.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
 
 from serving.engine import Engine
 from serving.errors import UserError

@@ -10,7 +10,7 @@ from serving.config import ServingConfig
 from serving.costmodel import support
 from serving.errors import EngineError, Failure, FailureKind
 from serving.install import driver, environments
-from serving.install.environments import Environment
+from serving.install.environment import Environment
 
 
 def problems(engine: str, config: ServingConfig, environment: Environment | None, version: str) -> list[str]:

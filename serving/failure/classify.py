@@ -2,7 +2,8 @@
 
 `RULES` are tried in order and the first that matches names the kind: causes stand before their
 consequences, because an engine's log usually ends with the consequence. They are in
-`serving.failure.rules_broken` and `serving.failure.rules_refused`; `tests/logs/` holds the logs they are judged by.
+`serving.failure.rules_broken` and `serving.failure.rules_refused`; `tests/logs/` holds the logs they are
+judged by.
 
 Lines at the level of information and warnings are left out first: a healthy start says "out of memory",
 "failed" and "not supported" often enough.

@@ -127,7 +127,8 @@ SETTINGS = (
         r"Failed to find a kernel|No compiled .* kernel|has no attribute '(cutlass|marlin|gptq|awq)[^']*'"
         r"|'_OpNamespace' '_C' object has no attribute|Could not run '[^']+' with arguments from the"
         r"|_C::\w+\(\) expected at most 0 argument|not implemented for '(Half|BFloat16|Float8|Char)",
-        "this build of the engine lacks the kernel on this device; serving/costmodel/support.py lists what works",
+        "this build of the engine lacks the kernel on this device; "
+        "serving/costmodel/support.py lists what works",
     ),
     Rule(
         FailureKind.UNSUPPORTED,

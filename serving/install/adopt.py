@@ -17,7 +17,8 @@ from pathlib import Path
 
 from serving.config import Device
 from serving.errors import UserError
-from serving.install.environments import ENGINES, STAMP, Environment, environments, prove
+from serving.install.environment import STAMP, Environment
+from serving.install.environments import ENGINES, environments, prove
 
 WITHOUT: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     # vLLM imports it for its sampler without a look whether it is there

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from serving.install.environments import Environment
+from serving.install.environment import Environment
 
 FIRST_DRIVER = {11: 450, 12: 525, 13: 580}
 """CUDA's major version -> the first driver branch that runs it (table "CUDA Toolkit and Minimum Required

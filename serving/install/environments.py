@@ -1,8 +1,8 @@
 """Engine environments: `.engines/<name>-<version>/`, each installed by pip from a lock file of its own.
 
-`python -m serving.install.environments install vllm transformers [--device auto|cpu|cuda]`, and `list`. Installing
-again returns at once; an installation that was cut short is found and redone. Only the standard library
-is imported here, so that the answer "it is there" takes a tenth of a second.
+`python -m serving.install.environments install vllm transformers [--device auto|cpu|cuda]`, and `list`.
+Installing again returns at once; an installation that was cut short is found and redone. Only the standard
+library is imported here, so that the answer "it is there" takes a tenth of a second.
 """
 
 from __future__ import annotations
@@ -17,22 +17,17 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
 
 from serving.errors import ServetuneError, UserError
 from serving.install import driver
+from serving.install.environment import STAMP, Build, Environment
 from serving.lock import exclusive
-
-Build = Literal["cpu", "cuda"]
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ROOT / ".engines"
 LOCKS = Path(__file__).resolve().parents[1] / "locks"
 
-STAMP = "servetune.json"
 HALF = "servetune.installing"
 FLAGS = "servetune-flags.txt"
 
@@ -52,42 +47,6 @@ NO_TELEMETRY = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE
 
 class UnobtainableError(UserError):
     """A build that this machine's package index does not have."""
-
-
-@dataclass(frozen=True)
-class Environment:
-    """One engine installation: where it is, and which lock file it comes from."""
-
-    name: str
-    version: str
-    device: Build
-    folder: Path
-    lock: Path
-
-    @property
-    def python(self) -> Path:
-        return self.folder / "bin" / "python"
-
-    @property
-    def lock_sha256(self) -> str:
-        return sha256(self.lock.read_bytes()).hexdigest()
-
-    def program(self, name: str) -> Path:
-        return self.folder / "bin" / name
-
-    @property
-    def installed(self) -> bool:
-        """Whole, and from this very lock file."""
-        return bool(self.stamp.get("lock_sha256") == self.lock_sha256)
-
-    @property
-    def stamp(self) -> dict[str, Any]:
-        """What its installation left behind; empty where it is not whole."""
-        try:
-            stamp = json.loads((self.folder / STAMP).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return stamp if isinstance(stamp, dict) else {}
 
 
 def environments(name: str | None = None, *, root: Path = ENGINES, locks: Path = LOCKS) -> list[Environment]:

@@ -1,4 +1,5 @@
-"""One engine process of ours, from its start below `serving/launch/supervisor.py` until nothing of it is left.
+"""One engine process of ours, from its start below `serving/launch/supervisor.py` until nothing of it is
+left.
 
 Only processes that came from our own child are ever signalled, by identity and never by name.
 """

@@ -1,7 +1,7 @@
 """The simulated engine as a process: `python -m serving.sim.server --port N --settings JSON`.
 
-An OpenAI-compatible server whose times are computed (`serving.costmodel.roofline`), never measured. Listens on
-127.0.0.1 by default. Imports nothing heavy: it answers within a few tenths of a second of its start.
+An OpenAI-compatible server whose times are computed (`serving.costmodel.roofline`), never measured. Listens
+on 127.0.0.1 by default. Imports nothing heavy: it answers within a few tenths of a second of its start.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ class Fault:
 class SimSettings:
     """The checked content of `ServingConfig.sim`.
 
-    gpu         a row of serving.costmodel.hardware;  shape  a row of serving.costmodel.shapes or a model's folder
-    time_scale  wall seconds per simulated second: 0.1 runs ten times faster, and reports wall time
+    gpu         a row of serving.costmodel.hardware;  shape  a row of serving.costmodel.shapes or a model's
+    folder time_scale  wall seconds per simulated second: 0.1 runs ten times faster, and reports wall time
     noise       sigma of the lognormal spread of step times, and again of whole launches; the launch draws
                 from the seed and the last two names of its working directory, so that a restart under
                 another name differs and a repetition of the whole run does not

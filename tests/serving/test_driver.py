@@ -14,7 +14,8 @@ from serving.config import ServingConfig
 from serving.engines.vllm import Vllm
 from serving.install import driver, environments
 from serving.install.driver import GpuDriver, refusal, runtime
-from serving.install.environments import LOCKS, STAMP, Environment
+from serving.install.environment import STAMP, Environment
+from serving.install.environments import LOCKS
 from tests.support.fake_nvml import FakeNvml, card
 
 OLD, TWELVE, NEW = (

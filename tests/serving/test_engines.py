@@ -14,6 +14,7 @@ from serving.engine import Engine
 from serving.engines import ENGINES, engine
 from serving.errors import EngineError, FailureKind, UserError
 from serving.install import environments
+from serving.install.environment import Environment
 from serving.launch.launch import Server, launch
 from serving.launch.ready import differences, generate
 from tests.support.engine_fixtures import MODEL, need, real_config
@@ -174,7 +175,7 @@ def test_a_setting_that_did_nothing_is_found_out(tmp_path: Path) -> None:
 def test_not_installed_is_said_at_planning_and_at_launch(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone: Callable[..., list[environments.Environment]] = environments.environments
+    gone: Callable[..., list[Environment]] = environments.environments
     monkeypatch.setattr(environments, "environments", lambda engine=None, **kw: gone(engine, root=tmp_path))
     config = CONFIGS[name]
     assert any("make engines" in text for text in engine(name).problems(config))

@@ -13,7 +13,8 @@ import pytest
 
 from serving.errors import ServetuneError, UserError
 from serving.install import environments
-from serving.install.environments import FLAGS, HALF, LOCKS, STAMP, Environment, UnobtainableError
+from serving.install.environment import STAMP, Environment
+from serving.install.environments import FLAGS, HALF, LOCKS, UnobtainableError
 
 NAMES = {"lm-eval", "vllm", "transformers", "llmcompressor"}
 

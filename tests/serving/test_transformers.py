@@ -10,7 +10,8 @@ from serving.config import ServingConfig
 from serving.engines import transformers
 from serving.engines.transformers import Transformers
 from serving.install import environments
-from serving.install.environments import FLAGS, Environment
+from serving.install.environment import Environment
+from serving.install.environments import FLAGS
 
 
 def config(**settings: object) -> ServingConfig:

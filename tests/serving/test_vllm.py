@@ -11,7 +11,8 @@ from serving.config import ServingConfig
 from serving.engines import vllm
 from serving.engines.vllm import Vllm
 from serving.install import environments
-from serving.install.environments import FLAGS, Environment
+from serving.install.environment import Environment
+from serving.install.environments import FLAGS
 
 LOGS = Path(__file__).parents[1] / "logs"
 METRICS = """\

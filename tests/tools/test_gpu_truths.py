@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from gpu import failures, kv_table, nvml_truth, page, stretch  # noqa: E402
 
 from bench.telemetry.nvml import session  # noqa: E402
-from serving.install.environments import Environment  # noqa: E402
+from serving.install.environment import Environment  # noqa: E402
 
 GIB = 2**30
 

@@ -30,6 +30,7 @@ from serving.config import ServingConfig
 from serving.engine import Endpoint
 from serving.engines import engine
 from serving.install import environments
+from serving.install.environment import Environment
 from serving.launch.launch import launch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -112,7 +113,7 @@ def ours(driven: Drive) -> dict[str, Any]:
 
 
 def theirs(
-    program: environments.Environment | None, url: str, model: str, tokenizer: str, load: Load, out: Path
+    program: Environment | None, url: str, model: str, tokenizer: str, load: Load, out: Path
 ) -> dict[str, Any]:
     """The same load by `vllm bench serve`; its own words where it fails."""
     if program is None or not program.installed:

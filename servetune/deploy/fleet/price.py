@@ -1,4 +1,4 @@
-"""TODO."""
+"""Replicas, GPUs and money for a rate of the measured workload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Runs the soak of a spec: its load at its safe rate, for as long as was asked."""
 
 from __future__ import annotations
 
