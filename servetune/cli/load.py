@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bench.records.model import Judgement, Run
     from bench.scenario.slo import Slo
 
+SERVER, REQUESTS, LOAD, FIND_RATE = "Server", "Requests", "Load", "Find rate"
 ARRIVALS = re.compile(r"(poisson|constant|gamma|ramp|burst)(?::([0-9.]+))?")
 ARGUMENT = {"gamma": "cv", "ramp": "ramp_to_per_s", "burst": "burst_size"}
 
@@ -26,45 +27,98 @@ class EndpointKind(StrEnum):
 
 
 def load(
-    url: Annotated[str, typer.Option(help="Base URL of the server, with or without /v1.")],
-    model: Annotated[str, typer.Option(help="The model name that requests carry.")],
-    input_tokens: Annotated[int, typer.Option(help="Prompt length, tokens.")] = 128,
-    output_tokens: Annotated[int, typer.Option(help="Output length asked for, tokens.")] = 64,
-    concurrency: Annotated[int | None, typer.Option(help="Closed loop: so many users.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Open loop: requests per second.")] = None,
+    url: Annotated[
+        str, typer.Option(help="Base URL of the server, with or without /v1.", rich_help_panel=SERVER)
+    ],
+    model: Annotated[str, typer.Option(help="The model name that requests carry.", rich_help_panel=SERVER)],
+    input_tokens: Annotated[int, typer.Option(help="Prompt length, tokens.", rich_help_panel=REQUESTS)] = 128,
+    output_tokens: Annotated[
+        int, typer.Option(help="Output length asked for, tokens.", rich_help_panel=REQUESTS)
+    ] = 64,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Closed loop: so many users.", rich_help_panel=LOAD)
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Open loop: requests per second.", rich_help_panel=LOAD)
+    ] = None,
     arrivals: Annotated[
-        str, typer.Option(help="With --rate: poisson, constant, gamma:CV, ramp:TO_RATE, burst:SIZE.")
+        str,
+        typer.Option(
+            help="With --rate: poisson, constant, gamma:CV, ramp:TO_RATE, burst:SIZE.", rich_help_panel=LOAD
+        ),
     ] = "poisson",
-    trace: Annotated[Path | None, typer.Option(help="Replay a trace: CSV, or Mooncake JSONL.")] = None,
-    requests: Annotated[int | None, typer.Option(help="End after so many requests.")] = None,
-    duration: Annotated[str | None, typer.Option(help="Start no request after this: 30s, 5min.")] = None,
-    warmup: Annotated[int, typer.Option(help="Requests before the load, not counted.")] = 2,
-    turns: Annotated[int, typer.Option(help="Turns of a session, each after the previous answer.")] = 1,
-    shared_prefix_tokens: Annotated[int, typer.Option(help="Tokens that all prompts begin with.")] = 0,
+    trace: Annotated[
+        Path | None, typer.Option(help="Replay a trace: CSV, or Mooncake JSONL.", rich_help_panel=LOAD)
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option(help="End after so many requests.", rich_help_panel=LOAD)
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option(help="Start no request after this: 30s, 5min.", rich_help_panel=LOAD)
+    ] = None,
+    warmup: Annotated[
+        int, typer.Option(help="Requests before the load, not counted.", rich_help_panel=LOAD)
+    ] = 2,
+    turns: Annotated[
+        int,
+        typer.Option(help="Turns of a session, each after the previous answer.", rich_help_panel=REQUESTS),
+    ] = 1,
+    shared_prefix_tokens: Annotated[
+        int, typer.Option(help="Tokens that all prompts begin with.", rich_help_panel=REQUESTS)
+    ] = 0,
     tokenizer: Annotated[
         str,
         typer.Option(
-            help="Folder or hub id for exact lengths; none: words, as the server's usage counts them."
+            help="Folder or hub id for exact lengths; none: words, as the server's usage counts them.",
+            rich_help_panel=REQUESTS,
         ),
     ] = "none",
-    endpoint: Annotated[EndpointKind, typer.Option(help="Which API.")] = EndpointKind.completions,
-    stream: Annotated[bool, typer.Option(help="Stream the answers (without: no TTFT).")] = True,
-    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.0,
-    timeout: Annotated[str, typer.Option(help="Longest wait for the next output of a request.")] = "120s",
-    workers: Annotated[int, typer.Option(help="Load processes; one schedule is split over them.")] = 1,
+    endpoint: Annotated[
+        EndpointKind, typer.Option(help="Which API.", rich_help_panel=SERVER)
+    ] = EndpointKind.completions,
+    stream: Annotated[
+        bool, typer.Option(help="Stream the answers (without: no TTFT).", rich_help_panel=REQUESTS)
+    ] = True,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature.", rich_help_panel=REQUESTS)] = 0.0,
+    timeout: Annotated[
+        str, typer.Option(help="Longest wait for the next output of a request.", rich_help_panel=SERVER)
+    ] = "120s",
+    workers: Annotated[
+        int, typer.Option(help="Load processes; one schedule is split over them.", rich_help_panel=LOAD)
+    ] = 1,
     strict: Annotated[
-        bool, typer.Option("--strict-openai", help="Leave out ignore_eos and min_tokens (vLLM's extensions).")
+        bool,
+        typer.Option(
+            "--strict-openai",
+            help="Leave out ignore_eos and min_tokens (vLLM's extensions).",
+            rich_help_panel=SERVER,
+        ),
     ] = False,
-    api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the key.")] = None,
-    slo: Annotated[list[str] | None, typer.Option(help="Such as ttft:p99<=500ms; repeatable.")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the key.", rich_help_panel=SERVER)
+    ] = None,
+    slo: Annotated[
+        list[str] | None, typer.Option(help="Such as ttft:p99<=500ms; repeatable.", rich_help_panel=FIND_RATE)
+    ] = None,
     find_rate: Annotated[
-        bool, typer.Option("--find-rate", help="Find the highest rate that meets every --slo.")
+        bool,
+        typer.Option(
+            "--find-rate", help="Find the highest rate that meets every --slo.", rich_help_panel=FIND_RATE
+        ),
     ] = False,
-    budget: Annotated[str, typer.Option(help="With --find-rate: the most time to spend.")] = "30min",
+    budget: Annotated[
+        str, typer.Option(help="With --find-rate: the most time to spend.", rich_help_panel=FIND_RATE)
+    ] = "30min",
     resolution: Annotated[
-        float, typer.Option(help="With --find-rate: stop when the interval is this narrow.", min=0.001, max=1)
+        float,
+        typer.Option(
+            help="With --find-rate: stop when the interval is this narrow.",
+            min=0.001,
+            max=1,
+            rich_help_panel=FIND_RATE,
+        ),
     ] = 0.05,
-    seed: Annotated[int, typer.Option(help="Of prompts and arrivals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of prompts and arrivals.", rich_help_panel=REQUESTS)] = 0,
     json: Annotated[
         str | None, typer.Option("--json", metavar="FILE|-", help="Write the data as JSON; - for stdout.")
     ] = None,

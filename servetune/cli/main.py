@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import sys
+from dataclasses import dataclass
+from importlib.metadata import version
 from pkgutil import resolve_name
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,23 +22,99 @@ ClickError: Any = typer.BadParameter.__mro__[2]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk is full, or as good as that."""
 
-COMMANDS: dict[str, str] = {
-    "doctor": "servetune.cli.doctor:doctor",
-    "plan": "servetune.cli.bench:plan",
-    "bench": "servetune.cli.bench:bench",
-    "load": "servetune.cli.load:load",
-    "report": "servetune.cli.report:report",
-    "compare": "servetune.cli.compare:compare_command",
-    "evaluate": "servetune.cli.evaluate:evaluate_command",
-    "gate": "servetune.cli.gate:gate_command",
-    "spec": "servetune.cli.spec:spec_command",
-    "verify": "servetune.cli.verify:verify_command",
-    "sign": "servetune.cli.sign:sign_command",
-    "diff": "servetune.cli.diff:diff_command",
-    "capacity": "servetune.cli.capacity:capacity_command",
-    "search": "servetune.cli.search:search",
-    "replay": "servetune.cli.replay:replay",
-    "export": "servetune.cli.export:export_command",
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the root help: where the function is, its group, and the first line of its docstring."""
+
+    target: str
+    group: str
+    about: str
+
+
+MEASURE, JUDGE, CHOOSE, DEPLOY = "Measure", "Compare", "Choose", "Deploy"
+
+COMMANDS: dict[str, Command] = {
+    "doctor": Command(
+        "servetune.cli.doctor:doctor",
+        MEASURE,
+        "What this machine can run and why not. Exit status 0, or 1 when the job cannot run at all.",
+    ),
+    "plan": Command(
+        "servetune.cli.plan:plan",
+        MEASURE,
+        "What a scenario would run: points, launches, what is dropped and why, memory, time. Starts nothing.",
+    ),
+    "bench": Command(
+        "servetune.cli.bench:bench",
+        MEASURE,
+        "Measure every point of a scenario on real engines, keep raw results, make the report.",
+    ),
+    "load": Command(
+        "servetune.cli.load:load",
+        MEASURE,
+        "Measure a running server. Exit status 0; 1 when the measurement is invalid.",
+    ),
+    "report": Command(
+        "servetune.cli.report:report",
+        MEASURE,
+        "A run as a table here, and as report.html, summary.csv and summary.parquet in its folder.",
+    ),
+    "compare": Command(
+        "servetune.cli.compare:compare_command",
+        JUDGE,
+        "Is run B as good as run A? Ratio with interval, PASS, FAIL or INCONCLUSIVE (exit 0, 1, 3).",
+    ),
+    "evaluate": Command(
+        "servetune.cli.evaluate:evaluate_command",
+        JUDGE,
+        "Score a running server on accuracy, stability and security tasks; `servetune gate` compares two.",
+    ),
+    "gate": Command(
+        "servetune.cli.gate:gate_command",
+        JUDGE,
+        "May CANDIDATE replace BASELINE? Five parts, three verdicts; exit 0 pass, 1 fail, 3 inconclusive.",
+    ),
+    "search": Command(
+        "servetune.cli.search:search",
+        CHOOSE,
+        "Find the configuration to deploy: search, re-measure the best few, answer with an interval.",
+    ),
+    "replay": Command(
+        "servetune.cli.replay:replay",
+        CHOOSE,
+        "Compare searchers on grids whose optimum is known: regret per launch and per device minute.",
+    ),
+    "spec": Command(
+        "servetune.cli.spec:spec_command",
+        DEPLOY,
+        "Write the serving spec of a run or a study: what to deploy, and everything that says why.",
+    ),
+    "verify": Command(
+        "servetune.cli.verify:verify_command",
+        DEPLOY,
+        "Start the exported files and hold every claim against them. Exit: 0 PASS, 1 FAIL, 3 INCONCLUSIVE.",
+    ),
+    "export": Command(
+        "servetune.cli.export:export_command",
+        DEPLOY,
+        "Write the deployment files of a spec for one target. The same spec gives the same bytes.",
+    ),
+    "sign": Command(
+        "servetune.cli.sign:sign_command",
+        DEPLOY,
+        "Sign a spec, and the run it is from, with a key of your own.",
+    ),
+    "diff": Command(
+        "servetune.cli.diff:diff_command",
+        DEPLOY,
+        "What changes from A to B and what each change puts at risk. A URL is read, never sent a request.",
+    ),
+    "capacity": Command(
+        "servetune.cli.capacity:capacity_command",
+        DEPLOY,
+        "Replicas, GPUs and money for a rate of the measured workload, or for a trace; with a spare one too.",
+    ),
 }
 
 
@@ -47,10 +125,12 @@ def main(argv: list[str] | None = None) -> int:
         name="servetune", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
     )
     app.callback()(_about)
-    # Only the command asked for is imported; the list of all of them needs all.
+    # Only the command asked for is imported; the list of all of them needs none.
     asked = [name for name in arguments[:1] if name in COMMANDS]
     for name in asked or COMMANDS:
-        app.command(name)(resolve_name(COMMANDS[name]))
+        row = COMMANDS[name]
+        function = resolve_name(row.target) if asked else _listed
+        app.command(name, help=None if asked else row.about, rich_help_panel=row.group)(function)
     try:
         status = app(args=arguments, standalone_mode=False)
     except ServetuneError as error:
@@ -79,7 +159,21 @@ def main(argv: list[str] | None = None) -> int:
     return int(status or 0)
 
 
-def _about() -> None:
+def _listed() -> None:
+    """Stands for a command in the root help; never called, since a command that is asked for is imported."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"servetune {version('servetune')}")
+        raise typer.Exit
+
+
+def _about(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Measures LLM inference engines and finds the serving configuration to deploy."""
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from search.replay.summary import END, about, behind, brief, curves
-from servetune.cli.bench import JSON
+from servetune.cli.options import JSON
 from servetune.report.replay_table import show
 from serving.errors import UserError
 

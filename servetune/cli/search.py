@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from servetune.cli.bench import JSON, SCENARIO
+from servetune.cli.options import JSON, SCENARIO
 
 
 def search(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -23,6 +26,27 @@ def run(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     assert "Usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_root_help_says_what_the_command_says_of_itself(name: str) -> None:
+    said = inspect.getdoc(resolve_name(COMMANDS[name].target)) or ""
+    assert COMMANDS[name].about == said.partition("\n")[0]
+
+
+def test_the_root_help_lists_every_command_in_its_group_and_imports_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for group in ("Measure", "Compare", "Choose", "Deploy"):
+        assert f" {group} " in shown
+    assert all(f" {name} " in shown for name in COMMANDS)
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"servetune {version('servetune')}\n"
 
 
 def test_an_unknown_command_is_the_users_to_fix() -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def no_room() -> int:
 def test_the_command_says_what_is_full_and_what_to_type(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(COMMANDS, "search", f"{__name__}:no_room")
+    monkeypatch.setitem(COMMANDS, "search", replace(COMMANDS["search"], target=f"{__name__}:no_room"))
     assert main(["search"]) == 2
     told = capsys.readouterr().err
     assert "error: No space left on device for results/x/study.jsonl" in told
