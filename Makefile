@@ -6,7 +6,7 @@ RUN = .venv/bin/servetune
 SETUP = .venv/.requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines model variants bench search search-bench demo plan doctor test check conformance bench-client rivals bench-rivals gpu-pack lock
+.PHONY: help setup engines model variants bench search search-bench demo plan doctor test check conformance bench-client rivals bench-rivals mutants gpu-pack lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,17 @@ rivals: engines $(RIVALS:%=.engines/rivals/%/installed) ## other load tools, onl
 
 bench-rivals: rivals model ## what vllm bench, GuideLLM, AIPerf and we report of a server that knows the truth (half an hour)
 	@.venv/bin/python tools/bench_rivals.py
+
+SEED ?= 1
+
+.cache/mutants/installed:
+	@echo 'installing cosmic-ray to change the code with' >&2
+	@$(PYTHON) -m venv .cache/mutants
+	@.cache/mutants/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0 coverage==7.17.5
+	@touch $@
+
+mutants: $(SETUP) .cache/mutants/installed ## do the tests notice 300 small changes of the code, drawn by SEED (hours on two cores)
+	@.venv/bin/python tools/mutants.py --seed $(SEED)
 
 gpu-pack: $(SETUP) ## parts that carry vLLM and servetune to a GPU machine without a network
 	@.venv/bin/python tools/gpu_pack.py
