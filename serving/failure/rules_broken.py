@@ -184,7 +184,7 @@ PROCESSES = (
     Rule(
         FailureKind.KILLED,
         r"died unexpectedly \(exit code: -15\)",
-        "something else on this machine ended a process of the engine",
+        "something else on this machine ended a process of the engine: see dmesg -T and the service manager",
         consequence=True,
     ),
     Rule(

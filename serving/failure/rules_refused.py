@@ -150,14 +150,14 @@ SETTINGS = (
     Rule(
         FailureKind.UNSUPPORTED,
         r"Value error, [^\n]*",
-        "the engine refused this setting or combination of settings",
+        "the engine refused a setting or a combination: change or leave out what it names",
         launch_only=True,
     ),
     Rule(
         FailureKind.UNSUPPORTED,
         r"ValidationError: \d+ validation errors? for [^\n]*(\n[^\n]+){0,2}|NotImplementedError"
         r"|ValueError: .*(not supported|unsupported|must be|should be|cannot be)",
-        "the engine refused this setting or combination of settings",
+        "the engine refused a setting or a combination: change or leave out what it names",
         launch_only=True,
     ),
 )

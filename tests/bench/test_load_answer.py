@@ -95,11 +95,15 @@ JSON = st.recursive(
 @settings(max_examples=400, deadline=None)
 @given(st.lists(JSON, max_size=5))
 def test_arbitrary_json_never_breaks_it(contents: list[object]) -> None:
-    stream(*contents)
+    """It ends as a success or as a classed error, with its stamps in order, whatever is inside."""
+    found = [stream(*contents)]
     for content in contents:
         body = json.dumps(content).encode()
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        answer([head % len(body) + body])
+        found.append(answer([head % len(body) + body]))
+    for one in found:
+        assert one.error is None or one.error in RequestError
+        assert list(one.event_s) == sorted(one.event_s)
 
 
 def test_reasoning_by_either_name_and_cached_tokens() -> None:

@@ -132,7 +132,10 @@ def test_a_parameter_without_a_flag_is_no_silent_loss() -> None:
 def test_schema_is_published_and_accepts_the_golden_file() -> None:
     import jsonschema
 
-    jsonschema.validate(yaml.safe_load(GOLDEN.read_text()), json_schema())
+    golden = yaml.safe_load(GOLDEN.read_text())
+    jsonschema.validate(golden, json_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**golden, "parameters": "none"}, json_schema())
 
 
 @pytest.mark.parametrize("target", EXPORTERS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
+
 import pytest
 
 from serving.costmodel import hardware
@@ -11,8 +14,10 @@ from serving.costmodel.hardware import GIB, HARDWARE
 @pytest.mark.parametrize("row", HARDWARE.values(), ids=lambda row: row.name)
 def test_every_row_is_complete_and_sourced(row: hardware.Hardware) -> None:
     assert HARDWARE[row.name] is row
-    assert len(row.source) > 30
-    assert row.date.startswith("20")
+    assert re.search(r"NVIDIA .+ data sheet \(|docs/\w+\.md", row.source), (
+        "a data sheet, or where the fit is told"
+    )
+    assert date.fromisoformat(row.date) >= date(2023, 1, 1)
     assert row.memory_bytes > 8 * GIB
     assert row.bandwidth_bytes_per_s > 1e9
     assert 0 < row.reach_bandwidth <= 1

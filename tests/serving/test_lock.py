@@ -51,7 +51,7 @@ def test_a_killed_holder_leaves_the_device_free(tmp_path: Path) -> None:
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
     with device_lock("cpu", "mine", tmp_path):
-        pass
+        assert "mine" in next(tmp_path.iterdir()).read_text()
 
 
 def test_it_can_be_taken_again_and_is_not_inherited(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_it_can_be_taken_again_and_is_not_inherited(tmp_path: Path) -> None:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         with device_lock("cpu", "mine again", tmp_path):
-            pass
+            assert "mine again" in next(tmp_path.iterdir()).read_text()
     finally:
         child.kill()
         child.wait()
