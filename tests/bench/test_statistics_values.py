@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from bench.metrics import METRICS
 from bench.metrics.intervals import SECTIONS, error_within, intervals
 from bench.metrics.ratio import block_interval, ratio, relative_error
 from bench.metrics.statistics import effective_size, mser, order_interval
@@ -238,3 +240,17 @@ def test_the_interval_of_a_rate_is_that_of_its_sixteen_sections() -> None:
 def test_no_error_is_told_without_a_steady_window() -> None:
     assert error_within(View(open_loop(requests=9)), "request_throughput_per_s") is None
     assert error_within(View(closed_loop()), "request_throughput_per_s") is not None
+
+
+def test_a_rate_needs_half_of_its_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = View(open_loop(requests=2000))
+    name = "request_throughput_per_s"
+    for known, told in ((7, False), (8, True)):
+        values = iter([1.0, 2.0] * 4 if known == 8 else [1.0, 2.0] * 3 + [1.0])
+        fake = replace(METRICS[name], of=lambda _, values=values: next(values, None))
+        monkeypatch.setitem(METRICS, name, fake)
+        found = error_within(view, name)
+        assert (found is not None) == told
+    assert found == pytest.approx(stats.sem([1.0, 2.0] * 4) / 1.5)
+    monkeypatch.setitem(METRICS, name, replace(METRICS[name], of=lambda _: 0.0))
+    assert error_within(view, name) is None
