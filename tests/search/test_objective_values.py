@@ -32,7 +32,10 @@ def measured(key: str, value: float | None, *, load: dict[str, Any] | None = Non
              window: tuple[float, float] | None = (0.0, 100.0), **metrics: float | None) -> Any:  # fmt: skip
     """A point of one key; `rates`: tokens per second of bins of ten seconds."""
     run = SimpleNamespace(failure=failure, simulated=simulated, point=point(**(load or {})))
-    reasons = [SimpleNamespace(verdict="suspect", text="so so"), SimpleNamespace(verdict=verdict, text="why not")]
+    reasons = [
+        SimpleNamespace(verdict="suspect", text="so so"),
+        SimpleNamespace(verdict=verdict, text="why not"),
+    ]
     curves = SimpleNamespace(
         window_s=window, edges_s=[10.0 * n for n in range(len(rates) + 1)], tokens_per_s=list(rates)
     )
@@ -42,7 +45,9 @@ def measured(key: str, value: float | None, *, load: dict[str, Any] | None = Non
     )  # fmt: skip
 
 
-def result(*points: Any, goal: Goal = MOST, fidelity: str = "full", slos: tuple[str, ...] = (), **more: Any) -> TrialResult:
+def result(
+    *points: Any, goal: Goal = MOST, fidelity: str = "full", slos: tuple[str, ...] = (), **more: Any
+) -> TrialResult:
     return judged(scenario(*slos), goal, SETTINGS, fidelity, points, {"measure": 5.0}, **more)  # type: ignore[arg-type]
 
 
@@ -61,7 +66,11 @@ def test_a_gain_is_a_share_of_what_it_is_over() -> None:
 
 def test_every_promise_has_a_name() -> None:
     limits = {"error_rate": 0.01}
-    assert constraints(scenario("ttft:p50<=200ms", **limits)) == ("runs", "ttft:p50<=200ms", "error_rate<=0.01")
+    assert constraints(scenario("ttft:p50<=200ms", **limits)) == (
+        "runs",
+        "ttft:p50<=200ms",
+        "error_rate<=0.01",
+    )
     assert constraints(scenario(accuracy=object())) == ("runs", "accuracy")
 
 
@@ -69,16 +78,21 @@ def test_every_promise_has_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "missed"), [(100.0, -0.5), (200.0, 0.0), (250.0, 0.25), (math.inf, 10.0), (2300.0, 10.0), (-900.0, -1.0)]
+    ("value", "missed"),
+    [(100.0, -0.5), (200.0, 0.0), (250.0, 0.25), (math.inf, 10.0), (2300.0, 10.0), (-900.0, -1.0)],
 )
 def test_a_promise_is_missed_by_a_share_of_its_limit(value: float, missed: float) -> None:
     one = measured("a", 1.0, ttft_p50_ms=value)
-    assert violations(scenario("ttft:p50<=200ms"), one, short=False) == {"ttft:p50<=200ms": pytest.approx(missed)}
+    assert violations(scenario("ttft:p50<=200ms"), one, short=False) == {
+        "ttft:p50<=200ms": pytest.approx(missed)
+    }
 
 
 def test_adjusted_latency_counts_where_there_is_one() -> None:
     one = measured("a", 1.0, ttft_p50_ms=100.0, ttft_p50_adjusted_ms=300.0)
-    assert violations(scenario("ttft:p50<=200ms"), one, short=False) == {"ttft:p50<=200ms": pytest.approx(0.5)}
+    assert violations(scenario("ttft:p50<=200ms"), one, short=False) == {
+        "ttft:p50<=200ms": pytest.approx(0.5)
+    }
 
 
 def test_what_cannot_be_told_is_missed_a_little_and_kept_in_a_short_look() -> None:
@@ -142,7 +156,12 @@ def test_what_is_the_same_job() -> None:
 def test_a_failure_an_invalid_point_and_a_missing_number_have_no_value() -> None:
     failure = Failure(FailureKind.OOM_LOAD, "no room", "lower max_num_seqs")
     died = result(measured("a", 1.0), measured("b", None, failure=failure))
-    assert (died.failure, died.detail, died.value, died.points) == ("oom_under_load", "no room", None, ("a", "b"))
+    assert (died.failure, died.detail, died.value, died.points) == (
+        "oom_under_load",
+        "no room",
+        None,
+        ("a", "b"),
+    )
     invalid = result(measured("a", 1.0, verdict="invalid"))
     assert (invalid.failure, invalid.detail, invalid.value) == ("invalid", "why not", None)
     for value in (None, math.inf, math.nan):
@@ -165,30 +184,37 @@ def test_every_goal_has_its_value_and_the_first_is_judged_by() -> None:
 def test_the_floor_is_one_promise_more() -> None:
     assert result(measured("a", 1.0), accuracy=0.02).violations == {"accuracy": 0.02}
     assert result(measured("a", 1.0)).violations == {}
-    assert result(measured("a", 1.0), fidelity="screen", slos=("ttft:p50<=200ms",)).violations == {"ttft:p50<=200ms": 0.0}
+    assert result(measured("a", 1.0), fidelity="screen", slos=("ttft:p50<=200ms",)).violations == {
+        "ttft:p50<=200ms": 0.0
+    }
 
 
 # --- variance -------------------------------------------------------------------------------------
 
-RATES = (90.0, 110.0, 95.0, 105.0, 80.0, 120.0)
+RATES = (90.5, 110.0, 95.0, 105.0, 80.0, 119.5)
 
 
 def test_the_variance_of_a_rate_is_that_of_six_batches() -> None:
-    """Six bins of mean 100: sum of squares 1,050, over 5 x 6 x 100^2, times the value squared."""
+    """Six bins of mean 100: sum of squares 1,020.5, over 5 x 6 x 100^2, times the value squared."""
     found = result(measured("a", 200.0, rates=RATES))
-    assert found.variance == pytest.approx(1050 / 5 / 6 / 100**2 * 200**2)
+    assert found.variance == pytest.approx(1020.5 / 5 / 6 / 100**2 * 200**2)
 
 
 def test_batches_are_of_equal_size_and_only_of_the_window() -> None:
     """Twelve bins inside: two a batch; one before, one after and a thirteenth left over do not count."""
     inside = [rate + shift for rate in RATES for shift in (-30.0, 30.0)]
     found = result(measured("a", 200.0, rates=(999.0, *inside, 777.0, 999.0), window=(10.0, 140.0)))
-    assert found.variance == pytest.approx(1050 / 5 / 6 / 100**2 * 200**2)
+    assert found.variance == pytest.approx(1020.5 / 5 / 6 / 100**2 * 200**2)
 
 
 @pytest.mark.parametrize(
     "more",
-    [{"rates": RATES[:5]}, {"rates": RATES, "window": None}, {"rates": (0.0,) * 6}, {"rates": RATES, "window": (0.0, 59.0)}],
+    [
+        {"rates": RATES[:5]},
+        {"rates": RATES, "window": None},
+        {"rates": (0.0,) * 6},
+        {"rates": RATES, "window": (0.0, 59.0)},
+    ],
 )
 def test_a_variance_that_cannot_be_told(more: dict[str, Any]) -> None:
     assert result(measured("a", 200.0, **more)).variance is None
@@ -198,12 +224,12 @@ def test_a_latency_has_no_batches_and_a_cost_has_those_of_its_rate() -> None:
     latency = Goal((("ttft_p50_ms", True),))
     assert result(measured("a", 1.0, rates=RATES, ttft_p50_ms=5.0), goal=latency).variance is None
     cost = result(measured("a", 1.0, rates=RATES, **{COST: 3.0}), goal=LEAST)
-    assert cost.variance == pytest.approx(1050 / 5 / 6 / 100**2 * 9)
+    assert cost.variance == pytest.approx(1020.5 / 5 / 6 / 100**2 * 9)
 
 
 def test_the_variance_of_a_mean_of_two_jobs() -> None:
     one = measured("a", 200.0, rates=RATES, load={"input_tokens": 100})
     other = measured("b", 100.0, rates=RATES, load={"input_tokens": 900})
-    relative = 1050 / 5 / 6 / 100**2
+    relative = 1020.5 / 5 / 6 / 100**2
     assert result(one, other).variance == pytest.approx((relative * 200**2 + relative * 100**2) / 4)
     assert result(one, measured("b", 100.0, load={"input_tokens": 900})).variance is None

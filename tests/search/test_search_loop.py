@@ -14,6 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from bench.scenario.model import GridRule
 from search.budget import hopeless
 from search.result import Fidelity, Settings, TrialResult, best, key_of
 from search.resume import StudyLog
@@ -185,3 +186,14 @@ def test_one_that_runs_or_ends_otherwise_lets_the_search_go_on() -> None:
     assert hopeless([*bad, TrialResult({}, "full", 1.0)]) is None
     assert hopeless([*bad, replace(bad[0], detail="disk")]) is None
     assert hopeless([replace(one, failure="does_not_fit") for one in bad]) is None, "nothing was launched"
+
+
+def test_a_proposal_that_is_not_looked_at_says_why(tmp_path: Path) -> None:
+    """Repeats and what a rule drops stay in Optuna's study, with the reason, and count as no trial."""
+    dropping = Space(SPACE.axes, (GridRule(drop={"quantization": "fp8"}, because="no kernel for it"),))
+    made = loop(tmp_path, 12, sampler="random", space=dropping)
+    made.run()
+    trials = made.study.optuna.get_trials()
+    reasons = [t.user_attrs["discarded"] for t in trials if "discarded" in t.user_attrs]
+    assert set(reasons) == {"seen before", "no kernel for it"}
+    assert all(t.user_attrs["trial"] is None for t in trials if "discarded" in t.user_attrs)
