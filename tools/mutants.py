@@ -1,7 +1,7 @@
 """`make mutants`: do the tests notice? A seeded sample of small changes of the code, each tried with its related tests.
 
 Related are the tests that import the changed file directly or through one other, without those that start an engine or
-are slow; of them those that run the changed line are tried (all, where none does in its own process), the cheapest file
+are slow; of them those that run the changed line are tried (all, where it runs on import or in no test), the cheapest file
 first. All of it runs in a copy of the tree. A mutant that no test can notice is listed in tools/mutants_equivalent.yaml
 with the reason, and counts neither way.
 """
@@ -34,7 +34,7 @@ import scipy.stats
 import yaml
 from mutation.places import inside, spared, statement_lines
 from mutation.related import related_tests
-from mutation.runs import TestCost, copy_tree, measure, try_tests
+from mutation.runs import TestCost, copy_tree, imported_lines, measure, try_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".cache" / "mutants"
@@ -198,6 +198,7 @@ def _tried(mutants: list[Mutant], file_s: float) -> Iterator[Mutant]:
         copy, scratch = Path(folder) / "tree", Path(folder)
         copy.mkdir()
         copy_tree(ROOT, copy)
+        imported = imported_lines(copy, _files(TARGETS), scratch)
         costs = measure(copy, tests, _files(TARGETS), file_s, ENVIRONMENT / "unchanged")
         for mutant in mutants:
             reason = reasons.get((mutant.path, mutant.was, mutant.becomes))
@@ -210,7 +211,9 @@ def _tried(mutants: list[Mutant], file_s: float) -> Iterator[Mutant]:
             target.write_text(mutant.text)
             os.utime(target, (stat.st_atime, stat.st_mtime + 7))  # no compiled file of the unchanged one fits
             try:
-                status, by = _judged(copy, mutant, {t: costs[t] for t in related[mutant.path]}, scratch)
+                status, by = _judged(
+                    copy, mutant, imported[mutant.path], {t: costs[t] for t in related[mutant.path]}, scratch
+                )
             finally:
                 target.write_text(mutant.source)
                 os.utime(target, (stat.st_atime, stat.st_mtime))
@@ -219,16 +222,16 @@ def _tried(mutants: list[Mutant], file_s: float) -> Iterator[Mutant]:
 
 
 def _judged(
-    copy: Path, mutant: Mutant, files: dict[str, dict[str, TestCost]], scratch: Path
+    copy: Path, mutant: Mutant, imported: set[int], files: dict[str, dict[str, TestCost]], scratch: Path
 ) -> tuple[str, str]:
-    """By the related tests that run the line, or by all of them where none does; the cheapest file first."""
+    """By the related tests that run the line, or by all where none does or the import; the cheapest file first."""
     lines = set(statement_lines(mutant.source, mutant.line))
     passing = {file: {n: c for n, c in costs.items() if c.passed} for file, costs in files.items()}
     run = {
         file: {n: c for n, c in costs.items() if lines & set(c.lines.get(mutant.path, ()))}
         for file, costs in passing.items()
     }
-    chosen = run if any(run.values()) else passing
+    chosen = passing if lines & imported or not any(run.values()) else run
     ranked = sorted(
         (dict(sorted(costs.items(), key=lambda one: one[1].seconds)) for costs in chosen.values() if costs),
         key=lambda costs: sum(cost.seconds for cost in costs.values()),

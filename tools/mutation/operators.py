@@ -46,6 +46,10 @@ def wanted(name: str) -> bool:
     return True
 
 
+EXPRESSIONS = {"arith_expr", "term", "power", "expr", "and_expr", "xor_expr", "factor"}
+"""Where a sign is an operator; elsewhere `*` is a marker in a signature or in a call."""
+
+
 def places(path: str) -> list[dict[str, Any]]:
     """Every mutation of a file: operator, which of its occurrences, and where (line, column in characters)."""
     tree = get_ast(Path(path).read_text())
@@ -55,9 +59,10 @@ def places(path: str) -> list[dict[str, Any]]:
         occurrence = 0
         for node in ast_nodes(tree):
             for start, end in operator.mutation_positions(node):
-                found.append(
-                    {"path": path, "operator": name, "occurrence": occurrence, "start": start, "end": end}
-                )
+                if "BinaryOperator" not in name or node.parent.type in EXPRESSIONS:
+                    found.append(
+                        {"path": path, "operator": name, "occurrence": occurrence, "start": start, "end": end}
+                    )
                 occurrence += 1
     return found
 

@@ -7,6 +7,7 @@ coverage, which says how long each test takes, which lines it runs, and which te
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -133,6 +134,27 @@ def measure_file(
     if forked(copy, file_s + STUCK_S, scratch / "base.log", work) != 0 or not out.exists():
         return {}
     return {name: TestCost(**cost) for name, cost in json.loads(out.read_text()).items()}
+
+
+def imported_lines(copy: Path, targets: Sequence[str], scratch: Path) -> dict[str, set[int]]:
+    """Lines of each file that run when it is imported: every test that imports it has run them."""
+    out = scratch / "imported.json"
+
+    def work() -> int:
+        import coverage
+
+        cover = coverage.Coverage(data_file=None, include=[str(copy / target) for target in targets])
+        cover.start()
+        for target in targets:
+            importlib.import_module(".".join(Path(target).with_suffix("").parts).removesuffix(".__init__"))
+        cover.stop()
+        data = cover.get_data()
+        out.write_text(json.dumps({target: data.lines(str(copy / target)) or [] for target in targets}))
+        return 0
+
+    if forked(copy, STUCK_S, scratch / "imported.log", work) != 0:
+        raise SystemExit((scratch / "imported.log").read_text())
+    return {target: set(lines) for target, lines in json.loads(out.read_text()).items()}
 
 
 def measure(
