@@ -50,7 +50,10 @@ def test_bounds_are_students_shared_among_finalists_and_four_looks(count: int) -
 
 
 def test_gains_are_over_the_baseline_of_the_same_round(tmp_path: Path) -> None:
-    held = {key_of(BASE): confirmed(BASE, 10.0, 20.0, 40.0), key_of(FP8): confirmed(FP8, 9.0, 16.0, None, 1.0)}
+    held = {
+        key_of(BASE): confirmed(BASE, 10.0, 20.0, 40.0),
+        key_of(FP8): confirmed(FP8, 9.0, 16.0, None, 1.0),
+    }
     found = judge(loop(tmp_path, 1), [BASE, FP8], held)
     assert found.standings[1].gain == interval([0.1, 0.2], 1)
     assert found.standings[0].gain is None, "nothing is compared with itself"
@@ -58,7 +61,9 @@ def test_gains_are_over_the_baseline_of_the_same_round(tmp_path: Path) -> None:
     assert found.standings[1].value == pytest.approx((9 + 16 + 1) / 3)
 
 
-def test_among_those_surely_better_the_simplest_that_reaches_the_best_ones_low_bound_wins(tmp_path: Path) -> None:
+def test_among_those_surely_better_the_simplest_that_reaches_the_best_ones_low_bound_wins(
+    tmp_path: Path,
+) -> None:
     """FP8 alone gains 20%, both 40%: no tie, so the better one wins although it departs in two settings."""
     held = {
         key_of(BASE): confirmed(BASE, 10.0, 10.0, 10.0),
@@ -86,7 +91,11 @@ def test_without_a_baseline_that_stands_the_best_that_does_is_the_winner(tmp_pat
 
 
 def test_missed_is_the_highest_bound_of_a_rival_that_stands() -> None:
-    base, winner, rival = finalist(BASE, 10.0, 10.0, 10.0), finalist(FP8, 8.0, 8.0, 8.0), finalist(BOTH, 7.9, 8.0, 8.1)
+    base, winner, rival = (
+        finalist(BASE, 10.0, 10.0, 10.0),
+        finalist(FP8, 8.0, 8.0, 8.0),
+        finalist(BOTH, 7.9, 8.0, 8.1),
+    )
     gains = interval([0.01, 0.0, -0.01], 2)
     assert gains is not None
     assert missed(GOAL, winner, [base, winner, rival]) == pytest.approx(gains[2])
@@ -108,7 +117,8 @@ def test_a_finalist_without_a_confirmation_is_not_feasible() -> None:
 def answer(winner: int | None, *gains: tuple[float, float, float] | None) -> SearchResult:
     """Standings with these gains, the baseline's None first; `winner` is a place in them."""
     found = tuple(
-        finalist({"engine": "one", "max_num_seqs": n} if n else BASE, 1.0, gain=gain) for n, gain in enumerate(gains)
+        finalist({"engine": "one", "max_num_seqs": n} if n else BASE, 1.0, gain=gain)
+        for n, gain in enumerate(gains)
     )
     return SearchResult(None if winner is None else found[winner], found[0], found, 3, None)
 
@@ -197,7 +207,9 @@ def test_the_others_are_surely_better_than_the_default_best_first() -> None:
 CONFIG = ServingConfig(engine="sim", model="m")
 
 
-def tried(load: Load, longest: int | None = None, holdout: tuple[Any, ...] = (), soak_s: float | None = None) -> dict[str, Any]:
+def tried(
+    load: Load, longest: int | None = None, holdout: tuple[Any, ...] = (), soak_s: float | None = None
+) -> dict[str, Any]:
     scenario: Any = SimpleNamespace(seed=5, search=SimpleNamespace(holdout=holdout, soak_s=soak_s))
     found = stress.points(scenario, CONFIG, [load], longest)
     assert all(len(points) == 1 and points[0].config == CONFIG for points in found.values())
@@ -207,7 +219,13 @@ def tried(load: Load, longest: int | None = None, holdout: tuple[Any, ...] = (),
 def test_loads_and_lengths_move_by_a_fifth() -> None:
     load = Load("w", 100, 50, "poisson", rate_per_s=10.0, requests=40)
     found = tried(load)
-    assert list(found) == ["20% less load", "20% more load", "20% shorter requests", "20% longer requests", "other prompts"]
+    assert list(found) == [
+        "20% less load",
+        "20% more load",
+        "20% shorter requests",
+        "20% longer requests",
+        "other prompts",
+    ]
     assert found["20% less load"].load.rate_per_s == pytest.approx(8)
     assert found["20% more load"].load.rate_per_s == pytest.approx(12)
     sizes = {name: (p.load.input_tokens, p.load.output_tokens) for name, p in found.items()}
@@ -218,7 +236,9 @@ def test_loads_and_lengths_move_by_a_fifth() -> None:
     assert found["other prompts"].load == load
 
 
-@pytest.mark.parametrize(("users", "less", "more"), [(1, None, 2), (2, 1, 3), (3, 2, 4), (10, 8, 12), (64, 51, 77)])
+@pytest.mark.parametrize(
+    ("users", "less", "more"), [(1, None, 2), (2, 1, 3), (3, 2, 4), (10, 8, 12), (64, 51, 77)]
+)
 def test_users_move_away_from_the_middle_by_one_at_the_least(users: int, less: int | None, more: int) -> None:
     found = tried(Load("w", 100, 50, concurrency=users, requests=40))
     assert found["20% more load"].load.concurrency == more
