@@ -44,6 +44,11 @@ def test_a_budget_ends_just_beyond_its_limit(
     assert budget.exhausted(spent_s, trials, next_s) == why
 
 
+def test_money_is_by_the_hour() -> None:
+    assert Budget(usd_per_hour=4.0).cost(900) == 1.0
+    assert Budget(usd=4.0).cost(900) is None
+
+
 def test_what_time_and_money_allow() -> None:
     assert Budget().whole_s() == 0
     assert Budget(seconds=500).whole_s() == 500

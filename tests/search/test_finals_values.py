@@ -264,3 +264,17 @@ def test_shorter_requests_keep_their_shared_prefix_and_one_token() -> None:
 def test_a_soak_is_the_same_load_for_its_time() -> None:
     found = tried(Load("w", 100, 50, concurrency=10, requests=40), soak_s=600.0)
     assert (found["soak"].load.requests, found["soak"].load.duration_s) == (None, 600.0)
+
+
+def test_loads_that_were_tried_whole_are_not_tried_again_and_a_part_of_them_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
+    made = loop(tmp_path, 1)
+    calm = looked(FP8, 9.0, "stress")
+    made.log.append("stress", condition="more", outcome=calm.as_json())
+    made.log.append("stress", condition="more", outcome=looked(BOTH, 1.0, "stress").as_json())
+    assert robust._held(made, FP8) == {}
+    made.log.append("stressed", settings=dict(BOTH))
+    assert robust._held(made, FP8) == {}
+    made.log.append("stressed", settings=dict(FP8))
+    assert robust._held(made, FP8) == {"more": calm}

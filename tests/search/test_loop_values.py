@@ -208,3 +208,19 @@ def test_the_line_tells_the_incumbent_and_what_was_spent(tmp_path: Path) -> None
     loop.log.append("asked", trial=0, settings={"engine": "two"}, params={}, unix_s=0.0)
     loop.log.append("outcome", trial=0, outcome=one(2, 7.25, seconds=60.0).as_json(), last=True)
     assert loop.line(1, one(8, 5.0)).endswith("| best 7.25 | left: 4 trials, 9.0 min")
+
+
+def test_every_look_is_logged_and_the_last_one_is_told_and_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    told: list[tuple[int, TrialResult]] = []
+    loop = made(tmp_path)
+    loop.say = said.append
+    study: Any = loop.study
+    study.tell = lambda number, outcome: told.append((number, outcome))
+    loop.log.append("asked", trial=3, settings=one(8).config, params={}, unix_s=0.0)
+    looks = [one(8, 6.0, fidelity="screen"), one(8, 5.0)]
+    loop.keep(3, looks)
+    assert told == [(3, looks[1])]
+    assert [line.partition(" | ")[0] for line in said] == ["trial 3: engine=one max_num_seqs=8: 5"]
+    assert [event["last"] for event in loop.log.events() if event["event"] == "outcome"] == [False, True]
+    assert loop.log.trials()[0].ended

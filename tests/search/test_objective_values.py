@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.scenario.slo import parse
-from search.objective import Goal, constraints, job_of, judged, violations
+from search.objective import Goal, accuracy_violation, constraints, job_of, judged, violations
 from search.result import TrialResult
 from serving.errors import Failure, FailureKind
 from tests.support.synthetic import point
@@ -233,3 +233,36 @@ def test_the_variance_of_a_mean_of_two_jobs() -> None:
     relative = 1020.5 / 5 / 6 / 100**2
     assert result(one, other).variance == pytest.approx((relative * 200**2 + relative * 100**2) / 4)
     assert result(one, measured("b", 100.0, load={"input_tokens": 900})).variance is None
+
+
+# --- the floor in the screening -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verdict", "missed", "violation"),
+    [
+        ("FAIL", 0.05, 0.05), ("FAIL", 0.0, 0.001), ("FAIL", None, 0.001), ("PASS", -0.02, -0.02),
+        ("INCONCLUSIVE", 0.03, 0.0), ("INCONCLUSIVE", -0.01, -0.01), ("PASS", None, 0.0),
+    ],
+)  # fmt: skip
+def test_only_a_fail_of_the_floor_breaks_it(
+    monkeypatch: pytest.MonkeyPatch, verdict: str, missed: float | None, violation: float
+) -> None:
+    seen: list[Any] = []
+
+    def floor_of(ours: str, theirs: str, again: str | None) -> Any:
+        seen.append((ours, theirs, again))
+        return SimpleNamespace(verdict=verdict, violation=missed)
+
+    stored = {"mine": ["m"], "base": ["b", "b again"], "single": ["s"], "none": []}
+    monkeypatch.setattr("bench.accuracy.verdict.floor_of", floor_of)
+    monkeypatch.setattr("bench.evaluation.store.evaluations", lambda folder, key: stored[key])
+    asked: Any = SimpleNamespace(accuracy=object())
+    folder: Any = None
+    assert accuracy_violation(folder, asked, "mine", "base") == pytest.approx(violation)
+    assert accuracy_violation(folder, asked, "mine", "single") == pytest.approx(violation)
+    assert seen == [("m", "b", "b again"), ("m", "s", None)]
+    assert accuracy_violation(folder, asked, "base", "base") == 0.0
+    assert accuracy_violation(folder, asked, "none", "base") == 1.0
+    assert accuracy_violation(folder, asked, "mine", "none") == 1.0
+    assert accuracy_violation(folder, SimpleNamespace(accuracy=None), "mine", "base") is None  # type: ignore[arg-type]

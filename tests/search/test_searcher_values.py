@@ -10,11 +10,11 @@ from scipy import optimize, stats
 
 from search.objective import Goal
 from search.result import TrialResult, key_of
-from search.searchers import Hill
+from search.searchers import Hill, OptunaTpe
 from search.searchers.encode import Encoding
 from search.searchers.first_guesses import recipes
 from search.searchers.gaussian import NOISE, Kernel, Process, fitted, matern
-from search.searchers.surrogate import Surrogate, Told, _changes, _fitted_at
+from search.searchers.surrogate import Surrogate, Told, _changes, _fitted_at, log_improvement
 from search.space import Axis, Space
 
 GOAL = Goal((("cost_per_million_good_tokens", True),))
@@ -277,3 +277,72 @@ def test_hill_climbing_ranks_failures_behind_broken_promises_and_those_behind_ke
     failed = one(8, None, failure="crash")
     assert sorted([failed, broken, worse, kept], key=hill._rank) == [kept, worse, broken, failed]
     assert [hill._rank(x) for x in (kept, broken, failed)] == [(0, 0.0, 5.0), (0, 0.5, 1.0), (1, 0.0, 0.0)]
+
+
+def test_the_one_farthest_from_everything_seen_is_drawn_near_the_default() -> None:
+    searcher = Surrogate(SPACE, GOAL, (), 1)
+    history = [
+        TrialResult(SPACE.default(), "full", 1.0),
+        TrialResult({**SPACE.default(), "quantization": "fp8"}, "full", 1.0),
+    ]
+    whole = searcher._whole
+    assert whole is not None
+    seen = searcher._encoding.points([one.config for one in history])
+    asked = {key_of(one.config) for one in history}
+    left = [n for n, key in enumerate(whole.keys) if key not in asked]
+    found = searcher._far(history, whole, left, np.random.default_rng(0))
+    near = [n for n in left if _changes(whole.settings[n], SPACE.default()) <= 2]
+    apart = {n: min(float(((whole.points[n] - other) ** 2).sum()) for other in seen) for n in near}
+    at = next(n for n in near if whole.settings[n] == found)
+    assert apart[at] == pytest.approx(max(apart.values()))
+
+
+@pytest.mark.parametrize("z", [-8.0, -12.0, -30.0])
+def test_far_below_the_best_the_improvement_is_its_expansion(z: float) -> None:
+    """E = density(z) (1 - |z| Mills ratio) = density(z) / z^2 (1 - 3 / z^2 + 15 / z^4 ...)."""
+    exact = stats.norm.logpdf(z) - 2 * math.log(-z) + math.log1p(-3 / z**2 + 15 / z**4 - 105 / z**6)
+    found = log_improvement(np.array([z * 0.5]), np.array([0.5]))[0] - math.log(0.5)
+    assert found == pytest.approx(exact, abs=4 / z**2)
+
+
+# --- Optuna's TPE ---------------------------------------------------------------------------------
+
+
+def test_optuna_is_told_values_constraints_and_failures() -> None:
+    searcher = OptunaTpe(SPACE, GOAL, ("runs", SLO), 1)
+    base = SPACE.default()
+    history = [
+        TrialResult(base, "full", 3.0, violations={SLO: 0.25}),
+        TrialResult({**base, "max_num_seqs": 8}, "full", None, failure="crash"),
+        TrialResult({**base, "max_num_seqs": 1}, "full", None),
+    ]
+    asked = searcher.ask(history)
+    assert asked is not None
+    assert key_of(asked) not in {key_of(one.config) for one in history}
+    study = searcher._study
+    assert study is not None
+    first, second, third, *_ = study.get_trials()
+    assert (first.state.name, first.value) == ("COMPLETE", 3.0)
+    assert [t.state.name for t in (second, third)] == ["PRUNED", "PRUNED"]
+    constraint = [
+        {k.partition(":")[2]: v for k, v in t.system_attrs.items() if k.startswith("constraints:")}
+        for t in (first, second, third)
+    ]
+    assert constraint == [{"runs": 0.0, SLO: 0.25}, {"runs": 1.0, SLO: 0.0}, {"runs": 1.0, SLO: 0.0}]
+    assert study.direction.name == "MINIMIZE"
+
+
+def test_optuna_is_told_what_is_new_and_begins_anew_with_another_history() -> None:
+    searcher = OptunaTpe(SPACE, MOST, (), 1)
+    base = SPACE.default()
+    assert searcher.ask([]) == base
+    history = [TrialResult({**base, "max_num_seqs": n}, "full", float(n)) for n in (1, 2, 8)]
+    searcher.ask(history[:2])
+    study = searcher._study
+    searcher.ask(history)
+    assert searcher._study is study
+    assert study is not None
+    assert study.direction.name == "MAXIMIZE"
+    assert [t.value for t in study.get_trials() if t.value is not None] == [1.0, 2.0, 8.0]
+    searcher.ask(history[1:])
+    assert searcher._study is not study

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
 
-from search.space import UNSET, Axis, Space, made, names
+from search.space import UNSET, Axis, Space, _axis, made, names
+from serving.config import ServingConfig
 
 
 @pytest.mark.parametrize(
@@ -151,3 +153,29 @@ def test_settings_leave_out_what_is_left_to_the_engine() -> None:
 def test_engines_of_one_kind_are_numbered() -> None:
     parts = [SimpleNamespace(engine=name) for name in ("vllm", "sim", "vllm", "vllm")]
     assert names(SimpleNamespace(engines=parts)) == ["vllm", "sim", "vllm-2", "vllm-3"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "axis"),
+    [
+        ("max_num_seqs", {"low": 4.0, "high": 64.0, "default": 8.0}, Axis("max_num_seqs", "int", (), 4, 64, default=8)),
+        ("max_num_seqs", {"low": 4.0, "high": 64.0, "log": True}, Axis("max_num_seqs", "int", (), 4, 64, log=True)),
+        ("gpu_memory_utilization", {"low": 0.0, "high": 1.0}, Axis("gpu_memory_utilization", "float", (), 0, 1)),
+        ("x", {"low": 0.5, "high": 2.0, "default": 1.0, "step": 0.5}, Axis("x", "float", (), 0.5, 2, step=0.5, default=1.0)),
+        ("x", {"low": 1.0, "high": 2.5}, Axis("x", "float", (), 1, 2.5)),
+    ],
+)  # fmt: skip
+def test_a_range_of_whole_numbers_is_one_of_integers_but_for_shares(
+    name: str, given: dict[str, Any], axis: Axis
+) -> None:
+    found = _axis(name, SimpleNamespace(**{"log": False, "step": None, "default": None, **given}))
+    assert found == axis
+    assert type(found.default) is type(axis.default)
+
+
+def test_listed_choices_are_read_as_quantities_and_have_the_configs_default() -> None:
+    assert _axis("kv_cache_bytes", ["2GiB", 4096]).choices == (2 * 2**30, 4096)
+    assert (
+        _axis("tensor_parallel_size", [1, 2]).default
+        == ServingConfig.model_fields["tensor_parallel_size"].default
+    )
