@@ -55,7 +55,7 @@ test: variants ## every test, real engines included
 	@.venv/bin/python -m pytest
 
 check: $(SETUP) ## lint, types, imports
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/python tools/layers.py
 
 conformance: $(SETUP) ## the load client against a server whose timings are known, case by case
 	@.venv/bin/python tools/conformance.py

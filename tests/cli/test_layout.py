@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tools import layers
+
 ROOT = Path(__file__).parents[2]
-SOURCES = [f for part in ("serving", "bench", "search") for f in sorted((ROOT / part).rglob("*.py"))]
+SOURCES = [
+    f for part in ("serving", "bench", "search", "servetune") for f in sorted((ROOT / part).rglob("*.py"))
+]
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
 
-@pytest.mark.parametrize("name", ["serving", "bench", "search"])
+@pytest.mark.parametrize("name", ["serving", "bench", "search", "servetune"])
 def test_the_packages_are_this_checkout(name: str) -> None:
     found = import_module(name).__file__
     assert found is not None
@@ -30,6 +34,28 @@ def test_imports_go_one_way() -> None:
         [str(Path(sys.executable).parent / "lint-imports")], cwd=ROOT, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_layers_have_no_import_up_no_circle_and_nothing_outside() -> None:
+    run = subprocess.run(
+        [sys.executable, "tools/layers.py"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1].endswith(": 0 imports run back up, 0 circles, 0 in no layer")
+
+
+def test_an_import_that_runs_back_up_and_a_circle_are_seen() -> None:
+    one = layers.Layers("a", (("a.top",), ("a.left", "a.right"), ("a.base",)))
+    found = {
+        "a.top.x": {"a.base"},
+        "a.left": {"a.right"},
+        "a.right": set[str](),
+        "a.base": {"a.top.x"},
+        "a.lost": set[str](),
+    }
+    assert layers.upward(one, found) == [("a.base", "a.top.x"), ("a.left", "a.right")]
+    assert layers.homeless(one, found) == ["a.lost"]
+    assert [sorted(ring) for ring in layers.circles(found)] == [["a.base", "a.top.x"]]
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda f: str(f.relative_to(ROOT)))
