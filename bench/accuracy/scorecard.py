@@ -4,41 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from bench.accuracy.evaluation import Evaluation, TaskResult
-from bench.accuracy.floor import Paired, against_floor, against_margin, judge, paired
+from bench.accuracy.floor import against_floor, against_margin, judge
 from bench.accuracy.mean_test import lower_bound, sample
+from bench.accuracy.pairing import PART, ItemPairing, pairing
 from bench.accuracy.settings import Accuracy
-from bench.accuracy.task import Measures
+from bench.accuracy.token_claims import long_answers, output_length, same_tokens
 from bench.accuracy.tripwires import distance, wires
 from serving.claims import Claim, Part, Verdict, missing
 
-PART: dict[Measures, Part] = {
-    "accuracy": "Accuracy", "stability": "Stability", "security": "Security", "tripwire": "Accuracy",
-}  # fmt: skip
 MOST_ERRORS = 0.01
 """Share of either side's items that may have failed on their way before a comparison means nothing."""
 MOST_UNANSWERED = 0.10
 """Share of either side's items that may have no answer to score before scores mean nothing."""
-
-
-@dataclass(frozen=True)
-class ItemPairing:
-    """Both sides of one task on the items both were asked, word for word."""
-
-    candidate: TaskResult
-    baseline: TaskResult
-    items: tuple[str, ...]
-    other_prompts: int
-
-    def pairs(self) -> Paired:
-        clusters = {i: self.baseline.scored[i].cluster or i for i in self.items}
-        ours = {i: self.candidate.scored[i].value for i in self.items}
-        theirs = {i: self.baseline.scored[i].value for i in self.items}
-        return paired(ours, theirs, clusters)
 
 
 def claims(
@@ -54,22 +36,14 @@ def claims(
         found += _task(base, candidate, settings, len(judged))
     for name, why in baseline.refused.items():
         found.append(missing("Accuracy", name, f"the baseline's engine cannot give it: {why}"))
-    found += _long_answers(candidate, baseline, settings)
-    found += _same_tokens(candidate, baseline)
+    found += long_answers(candidate, baseline, settings)
+    found += same_tokens(candidate, baseline)
     own = distance(again, baseline) if again else None
     found += wires(distance(candidate, baseline), own, settings.tripwires)
     if candidate.failure:
         why = f"{candidate.failure.kind}: {candidate.failure.detail}"
         found.append(Claim("server", "FAIL", note=why, part="Stability"))
     return found
-
-
-def pairing(candidate: TaskResult, baseline: TaskResult) -> ItemPairing:
-    """Items that both were asked; those that the baseline failed on or did not answer are left out."""
-    answered = [i for i, s in baseline.scored.items() if not s.error and not s.unanswered]
-    both = [i for i in answered if i in candidate.scored]
-    same = tuple(i for i in both if candidate.scored[i].prompt == baseline.scored[i].prompt)
-    return ItemPairing(candidate, baseline, same, len(both) - len(same))
 
 
 def _task(base: TaskResult, candidate: Evaluation, settings: Accuracy, family: int) -> list[Claim]:
@@ -105,7 +79,7 @@ def _task(base: TaskResult, candidate: Evaluation, settings: Accuracy, family: i
     if other.unanswered:
         said.append(f"{other.unanswered} were not answered by the candidate and count as wrong")
     found[0] = replace(found[0], note="; ".join(x for x in (found[0].note, *said) if x))
-    length = _output_length(both, settings) if base.measures == "accuracy" else None
+    length = output_length(both, settings) if base.measures == "accuracy" else None
     return [*found, length] if length else found
 
 
@@ -190,107 +164,6 @@ def above_chance(result: TaskResult, confidence: float = 0.95) -> bool:
     """Whether the scores show more than guessing."""
     values = np.array([s.value for s in result.scored.values()], dtype=float)
     return lower_bound(sample(values, 0.0, 1.0), 1 - confidence) > result.chance
-
-
-def _long_answers(candidate: Evaluation, baseline: Evaluation, settings: Accuracy) -> list[Claim]:
-    """Length of the long greedy answers: early stops and endless loops show here first."""
-    sides = [e.tasks.get("continuations") for e in (candidate, baseline)]
-    if sides[0] is None or sides[1] is None:
-        return []
-    length = _output_length(pairing(sides[0], sides[1]), settings)
-    return [length] if length else []
-
-
-def _output_length(both: ItemPairing, settings: Accuracy) -> Claim | None:
-    """Mean output tokens as a share of the baseline's, for tasks that generate; a paired t interval.
-
-    e = candidate - share x baseline for both ends of the allowed range (Fieller 1954): the range is
-    kept when both one-sided bounds are on its inside.
-    """
-    from scipy.stats import t
-
-    sides = [[side.scored[i] for i in both.items] for side in (both.candidate, both.baseline)]
-    told = [
-        (mine.output_tokens, its.output_tokens)
-        for mine, its in zip(*sides, strict=True)
-        if mine.output_tokens is not None and its.output_tokens is not None and not mine.error
-    ]
-    if len(told) < len(both.items) / 2:
-        part, name = PART[both.baseline.measures], f"{both.baseline.name}: output length"
-        silent = [
-            whose
-            for whose, side in zip(("candidate", "baseline"), sides, strict=True)
-            if any(s.output_tokens is None for s in side)
-        ]
-        if silent and any(s.output_tokens != 0 for s in sides[1]):
-            return missing(part, name, f"the usage of the {' and the '.join(silent)} tells no output tokens")
-        return None
-    ours, theirs = np.array(told, dtype=float).T
-    if theirs.sum() == 0 or len(ours) < 2:
-        return None
-    low, high = settings.output_length
-    z = float(t.ppf(settings.confidence, len(ours) - 1)) / np.sqrt(len(ours))
-
-    def bounds(share: float) -> tuple[float, float]:
-        e = ours - share * theirs
-        half = z * float(e.std(ddof=1))
-        return float(e.mean()) - half, float(e.mean()) + half
-
-    under, over = bounds(low), bounds(high)
-    # Few answers have no normal mean: below 20 nothing is passed or failed.
-    passed, lost = under[0] >= 0 and over[1] <= 0, under[1] < 0 or over[0] > 0
-    verdict: Verdict = (
-        "INCONCLUSIVE" if len(ours) < 20 else "PASS" if passed else "FAIL" if lost else "INCONCLUSIVE"
-    )
-    ratio = float(ours.sum() / theirs.sum())
-    half = z * float((ours - ratio * theirs).std(ddof=1)) / float(theirs.mean())
-    cut = sum(both.candidate.scored[i].cut for i in both.items)
-    cut_before = sum(both.baseline.scored[i].cut for i in both.items)
-    return Claim(
-        f"{both.baseline.name}: output length",
-        verdict,
-        note=f"allowed {low:g} to {high:g}; answers cut at their limit: {cut} against {cut_before}",
-        effect=ratio,
-        interval=(ratio - half, ratio + half),
-        threshold=low if ratio < 1 else high,
-        part=PART[both.baseline.measures],
-        unit="ratio",
-        n=len(ours),
-    )
-
-
-def _same_tokens(candidate: Evaluation, baseline: Evaluation) -> list[Claim]:
-    """The same words must become the same number of tokens: a template or a BOS token shows here at once."""
-    differ = of = 0
-    names, unknown = [], 0
-    for name, base in baseline.tasks.items():
-        other = candidate.tasks.get(name)
-        pairs = [
-            (other.scored[i].input_tokens, base.scored[i].input_tokens)
-            for i in (pairing(other, base).items if other else ())
-            if other and not other.scored[i].error
-        ]
-        # What a usage does not tell is not known to differ.
-        told = [(ours, theirs) for ours, theirs in pairs if ours and theirs]
-        here = sum(ours != theirs for ours, theirs in told)
-        of, differ, unknown = of + len(told), differ + here, unknown + len(pairs) - len(told)
-        names += [name] if here else []
-    if not of:
-        why = "the usage of one side or both tells no prompt tokens"
-        return [missing("Stability", "same prompt tokens", why)] if unknown else []
-    note = f"in {', '.join(names)}: the chat template, a BOS token or the tokenizer differs" if differ else ""
-    return [
-        Claim(
-            "same prompt tokens",
-            "FAIL" if differ else "PASS",
-            note=note,
-            effect=differ / of,
-            threshold=0.0,
-            part="Stability",
-            unit="share that differs",
-            n=of,
-        )
-    ]
 
 
 def _error(result: TaskResult) -> str:

@@ -10,7 +10,7 @@ import pytest
 from bench.accuracy import lmeval
 from bench.accuracy.evaluate import Quiet, evaluate
 from bench.accuracy.lmeval import LmEvalTask, progress
-from bench.accuracy.scorecard import pairing
+from bench.accuracy.pairing import pairing
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.tasks import tasks
 from serving.config import ServingConfig

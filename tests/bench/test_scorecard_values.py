@@ -12,7 +12,8 @@ from scipy import stats
 
 from bench.accuracy.evaluation import Evaluation, Scored, TaskResult
 from bench.accuracy.floor import against_floor, against_margin, judge
-from bench.accuracy.scorecard import above_chance, by_part, claims, pairing
+from bench.accuracy.pairing import pairing
+from bench.accuracy.scorecard import above_chance, by_part, claims
 from bench.accuracy.settings import Accuracy
 from serving.claims import Claim
 
@@ -122,10 +123,10 @@ def test_one_per_cent_of_the_baselines_items_may_have_failed(errors: int, refuse
         assert claim.n == 1485, "what the baseline failed on is left out"
 
 
-def test_errors_of_the_candidate_count_as_wrong_and_are_said() -> None:
+def test_requests_of_the_candidate_that_were_lost_are_left_out_of_a_fail_and_said() -> None:
     claim = found(changed(task(WORSE), [1499], error="reset"), task(BASE))["facts"]
-    assert claim.n == 1500
-    assert claim.note.endswith("; 1 requests of the candidate failed and count as wrong: reset")
+    assert (claim.verdict, claim.n) == ("FAIL", 1499)
+    assert claim.note.endswith("; 1 requests of the candidate failed on their way: reset; they are left out")
 
 
 def test_what_was_asked_in_other_words_is_not_compared() -> None:
