@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from bench.client import exchange, schedule
 from bench.client.dialect import PATHS
-from bench.client.exchange import LEFT_OPEN
 from bench.client.job import LoadJob, Request, write_requests
 from bench.client.processes import Processes, Progress
 from bench.client.to_record import record
@@ -107,9 +106,6 @@ def drive(
         interrupted = processes.watch(start_s, total, why_stop, progress)
     records = _collect(jobs, planned, load, start_s, prompts, endpoint.api_key_env)
     health, last_sent_s = _health(jobs, start_s)
-    left_open = sum(record.error_detail == LEFT_OPEN for record in records)
-    if left_open:
-        health = replace(health, notes=(*health.notes, f"{left_open} answers: {LEFT_OPEN}"))
     if not keep_raw:
         shutil.rmtree(folder)
     ended_s = _load_end_s(load, records, last_sent_s)
