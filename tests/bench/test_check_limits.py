@@ -368,12 +368,12 @@ def test_cache_hits_beyond_what_is_shared(hits: float, load: dict[str, int], exp
     assert verdict(server.cache_hits(case(n=20, samples=counters(hits), **load))) == expected
 
 
-@pytest.mark.parametrize(("hits", "expected"), [(209, None), (211, "suspect")])
+@pytest.mark.parametrize(("hits", "expected"), [(182, None), (183, "suspect")])
 def test_a_chat_template_is_what_comes_on_top_of_what_was_asked(hits: float, expected: str | None) -> None:
-    """160 tokens were read where 128 were asked for: a fifth is the template."""
+    """Of 20 requests 16 read 160 tokens where 128 were asked for, and four only 100: 512 of 2,960 are the template."""
 
     def read(i: int, r: Record) -> Record:
-        return replace(r, input_tokens=160)
+        return replace(r, input_tokens=160 if i < 16 else 100)
 
     assert verdict(server.cache_hits(case(read, n=20, samples=counters(hits), endpoint="chat"))) == expected
 

@@ -206,3 +206,20 @@ def test_every_signal_of_the_window_has_its_trend() -> None:
     assert [drift.signal for drift in found.drifts] == [
         "requests in flight", "output tokens a second", "time to first token",
     ]  # fmt: skip
+
+
+def test_an_event_whose_tokens_are_not_known_counts_as_one() -> None:
+    blind = [
+        record(
+            0,
+            0.0,
+            lag_s=0.0,
+            ttft_s=0.1,
+            step_s=0.2,
+            tokens=4,
+            output_tokens=None,
+            counted_output_tokens=None,
+        )
+    ]
+    found = _signals(*columns(blind), NOTHING, 0.0, 0.8, 4, 0.2)
+    assert list(found["output tokens a second"]) == [1, 1, 1, 1]

@@ -78,6 +78,22 @@ def test_among_those_surely_better_the_simplest_that_reaches_the_best_ones_low_b
     assert (worse.verdict, worse.winner, worse.missed) == ("default_is_best", worse.standings[0], 0.0)
 
 
+def test_of_two_that_tie_and_are_as_simple_the_better_one_wins(tmp_path: Path) -> None:
+    """Both change one setting; the first gains 20% and the second 21%, give or take two."""
+    eight: Settings = {"engine": "one", "max_num_seqs": 8, "quantization": "none"}
+    held = {
+        key_of(BASE): confirmed(BASE, 10.0, 10.0, 10.0),
+        key_of(FP8): confirmed(FP8, 8.0, 8.05, 7.95),
+        key_of(eight): confirmed(eight, 7.9, 7.95, 7.85),
+    }
+    found = judge(loop(tmp_path, 1), [BASE, FP8, eight], held)
+    first, second = found.standings[1].gain, found.standings[2].gain
+    assert first is not None
+    assert second is not None
+    assert first[0] > second[1], "they tie"
+    assert found.winner is found.standings[2]
+
+
 def test_without_a_baseline_that_stands_the_best_that_does_is_the_winner(tmp_path: Path) -> None:
     held = {
         key_of(BASE): confirmed(BASE, 10.0, 10.1, by=0.5),
@@ -278,3 +294,118 @@ def test_loads_that_were_tried_whole_are_not_tried_again_and_a_part_of_them_coun
     assert robust._held(made, FP8) == {}
     made.log.append("stressed", settings=dict(FP8))
     assert robust._held(made, FP8) == {"more": calm}
+
+
+def test_only_a_winner_is_tried_on_other_loads_and_only_where_that_can_be_done(tmp_path: Path) -> None:
+    made = loop(tmp_path, 1)
+    won, default = answer(1, None, (0.3, 0.2, 0.4)), answer(0, None, (-0.1, -0.2, 0.0))
+    assert robust.settle(made, won) is won, "this oracle knows no other loads"
+    tried: list[Settings] = []
+
+    def stressed(settings: Settings, like: TrialResult) -> dict[str, TrialResult]:
+        tried.append(settings)
+        return {}
+
+    made.oracle = SimpleNamespace(stressed=stressed, measure=None)  # type: ignore[assignment]
+    assert robust.settle(made, default) is default
+    assert robust.settle(made, answer(None, None, None)).winner is None
+    assert tried == []
+    assert robust.settle(made, won).winner is won.winner
+    assert tried == [won.baseline.settings, won.standings[1].settings]
+
+
+def test_a_cliff_loses_and_the_next_best_is_tried(tmp_path: Path) -> None:
+    """The best breaks under more load, the second does not: what is told of the loads is the winner's first look."""
+    made = loop(tmp_path, 1)
+    found = answer(1, None, (0.3, 0.2, 0.4), (0.2, 0.1, 0.3))
+    best = Finalist(
+        found.standings[1].settings, (*found.standings[1].outcomes, looked(FP8, 1.0)), (0.3, 0.2, 0.4)
+    )
+    found = SearchResult(best, found.baseline, (found.baseline, best, found.standings[2]), 3, None)
+    likes: list[TrialResult] = []
+
+    def stressed(settings: Settings, like: TrialResult) -> dict[str, TrialResult]:
+        likes.append(like)
+        cliff = key_of(settings) == key_of(best.settings)
+        return {"more": looked(settings, 1.0, "stress", by=0.5 if cliff else -1.0)}
+
+    made.oracle = SimpleNamespace(stressed=stressed, measure=None)  # type: ignore[assignment]
+    settled = robust.settle(made, found)
+    assert settled.winner is found.standings[2]
+    assert likes == [best.outcomes[0]] * 3
+    assert [check.verdict for check in settled.robust[key_of(best.settings)]] == ["FAIL"]
+    assert set(settled.robust) == {key_of(best.settings), key_of(found.standings[2].settings)}
+
+
+def test_when_all_fall_the_default_stands_if_it_keeps_its_promises(tmp_path: Path) -> None:
+    for by, winner in ((-1.0, True), (0.1, False)):
+        made = loop(tmp_path / str(winner), 1)
+        base = Finalist(BASE, tuple(confirmed(BASE, 1.0, by=by)), None)
+        best = finalist(FP8, 1.0, gain=(0.3, 0.2, 0.4))
+        fails = {"more": TrialResult(FP8, "stress", None, failure="crash", detail="gone")}
+        calm = {"more": looked(BASE, 1.0, "stress")}
+        tries = {key_of(FP8): fails, key_of(BASE): calm}
+        made.oracle = SimpleNamespace(stressed=lambda s, like, tries=tries: tries[key_of(s)], measure=None)  # type: ignore[assignment]
+        settled = robust.settle(made, SearchResult(best, base, (base, best), 3, 0.5))
+        assert (settled.winner is base) == winner
+
+
+# --- rounds on a known oracle ---------------------------------------------------------------------
+
+
+def ready(folder: Path, history: list[TrialResult], finalists: int = 2) -> Any:
+    """A loop with these looks in its log, so that finals may begin."""
+    made = loop(folder, 1)
+    made.finalists = finalists
+    for number, one in enumerate(history):
+        made.log.append("asked", trial=number, settings=dict(one.config), params={}, unix_s=0.0)
+        made.log.append("outcome", trial=number, outcome=one.as_json(), last=True)
+    return made
+
+
+def seqs(n: int) -> Settings:
+    return {"engine": "one", "max_num_seqs": n, "quantization": "none"}
+
+
+def test_as_many_finalists_enter_as_asked_for_and_who_breaks_a_promise_makes_room(tmp_path: Path) -> None:
+    history = [
+        looked(BASE, 6.0),
+        *(looked(seqs(n), float(v)) for n, v in ((256, 1), (200, 2), (64, 3), (32, 4), (16, 5))),
+    ]
+    made = ready(tmp_path, history)
+    held: dict[str, list[TrialResult]] = {}
+    entered = rounds._entered(made, held)
+    assert [s.get("max_num_seqs") for s in entered] == [None, 256, 200, 64, 32], (
+        "above 128 the promise breaks"
+    )
+    assert all(len(confirmations) == 1 for confirmations in held.values())
+    few = ready(tmp_path / "few", history[:1] + history[3:], finalists=1)
+    assert [s.get("max_num_seqs") for s in rounds._entered(few, {})] == [None, 64]
+
+
+def test_twice_as_many_as_asked_for_are_tried_at_most(tmp_path: Path) -> None:
+    history = [looked(BASE, 9.0), *(looked(seqs(n), float(n)) for n in range(200, 209))]
+    entered = rounds._entered(ready(tmp_path, history), {})
+    assert len(entered) == 5, "the baseline and four"
+
+
+def test_a_clear_winner_needs_three_rounds_in_turn_and_back(tmp_path: Path) -> None:
+    made = ready(tmp_path, [looked(BASE, 6.0), looked(seqs(64), 3.0), looked(seqs(16), 5.0)])
+    found = rounds.conclude(made)
+    assert (found.rounds, found.verdict) == (3, "winner")
+    assert found.winner is not None
+    assert found.winner.settings == seqs(64)
+    order = [key for key, fidelity in made.oracle.seen if fidelity == "confirm"]
+    names = {key_of(BASE): "b", key_of(seqs(64)): "x", key_of(seqs(16)): "y"}
+    assert "".join(names[key] for key in order) == "bxy" + "yxb" + "bx", (
+        "after two rounds y cannot win any more"
+    )
+
+
+def test_confirmations_of_an_earlier_part_are_not_made_again(tmp_path: Path) -> None:
+    made = ready(tmp_path, [looked(BASE, 6.0), looked(seqs(64), 3.0)])
+    rounds.conclude(made)
+    before = len(made.oracle.seen)
+    again = rounds.conclude(made)
+    assert len(made.oracle.seen) == before
+    assert again.rounds == 3

@@ -165,6 +165,7 @@ def test_values_are_logs_of_the_loss_with_their_relative_variance() -> None:
     assert found.values == pytest.approx([math.log(2), math.log(8)])
     assert found.variance == pytest.approx([0.01, 0.03**2])
     assert Told.of(history, MOST, ()).values == pytest.approx([-math.log(2), -math.log(8)])
+    assert Told.of([one(1, 0.5)], GOAL, ()).values == pytest.approx([math.log(0.5)])
 
 
 def test_values_that_are_not_positive_stay_as_they_are() -> None:
