@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -409,3 +410,42 @@ def test_confirmations_of_an_earlier_part_are_not_made_again(tmp_path: Path) -> 
     again = rounds.conclude(made)
     assert len(made.oracle.seen) == before
     assert again.rounds == 3
+
+
+def test_the_answer_as_json() -> None:
+    certificate: Any = SimpleNamespace(as_json=lambda: {"verdict": "PASS"}, passed=True)
+    outcomes = (
+        replace(confirmed(FP8, 8.0)[0], points=("p1",)),
+        TrialResult(FP8, "confirm", None, failure="crash"),
+    )
+    best = Finalist(FP8, outcomes, (0.2, 0.1, 0.3), certificate)
+    check = RobustnessCheck("more", "PASS", "", 8.0, (0.2, 0.1, 0.3))
+    base = finalist(BASE, 10.0)
+    found = SearchResult(best, base, (base, best), 3, 0.02, {key_of(FP8): (check,)})
+    oracle: Any = SimpleNamespace(config=lambda settings: SimpleNamespace(settings=dict(settings), key="k"))
+    data = found.as_json(oracle, SPACE)
+    assert (data["verdict"], data["confidence"], data["rounds"], data["missed_at_most"]) == (
+        "winner",
+        0.95,
+        3,
+        0.02,
+    )
+    won, default = data["winner"], data["baseline"]
+    assert data["finalists"] == [default, won]
+    assert (won["settings"], won["config_key"], won["value"], won["feasible"]) == (FP8, "k", 8.0, False)
+    assert won["gain"] == {"estimate": 0.2, "low": 0.1, "high": 0.3}
+    assert (won["points"], won["failures"], won["accuracy"], won["departures"]) == (
+        ["p1"],
+        ["crash"],
+        {"verdict": "PASS"},
+        1,
+    )
+    assert won["robust"] == [
+        {"condition": "more", "verdict": "PASS", "why": "", "value": 8.0, "gain": won["gain"]}
+    ]
+    assert (default["gain"], default["accuracy"], default["robust"], default["failures"]) == (
+        None,
+        None,
+        [],
+        [],
+    )

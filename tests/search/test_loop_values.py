@@ -224,3 +224,16 @@ def test_every_look_is_logged_and_the_last_one_is_told_and_said(tmp_path: Path) 
     assert [line.partition(" | ")[0] for line in said] == ["trial 3: engine=one max_num_seqs=8: 5"]
     assert [event["last"] for event in loop.log.events() if event["event"] == "outcome"] == [False, True]
     assert loop.log.trials()[0].ended
+
+
+def test_a_default_is_looked_at_in_full_and_others_when_they_are_promoted(tmp_path: Path) -> None:
+    history = [one(n, 1.0, fidelity="screen") for n in (1, 2, 4)]
+    loop = made(tmp_path)
+    study: Any = loop.study
+    study.tell = lambda number, outcome: None
+    oracle: Any = loop.oracle
+    for number, seqs in enumerate((4, 8)):
+        settings: Settings = {"engine": "one", "max_num_seqs": seqs}
+        loop.log.append("asked", trial=number, settings=settings, params={}, unix_s=0.0)
+        loop._look(number, settings, history)
+    assert [fidelity for _, fidelity in oracle.seen] == ["screen", "full", "screen"]
