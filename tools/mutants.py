@@ -9,17 +9,13 @@ with the reason, and counts neither way.
 from __future__ import annotations
 
 import argparse
-import ast
-import difflib
 import json
 import os
-import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +28,11 @@ import pandas  # noqa: F401
 import pydantic  # noqa: F401
 import scipy.stats
 import yaml
-from mutation.places import inside, spared, statement_lines
+from mutation.places import statement_lines
 from mutation.related import related_tests
 from mutation.runs import TestCost, copy_tree, imported_lines, measure, try_tests
+from mutation.sample import ENVIRONMENT, ROOT, Mutant, sample, stored
 
-ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = ROOT / ".cache" / "mutants"
 EQUIVALENT = ROOT / "tools" / "mutants_equivalent.yaml"
 TARGETS = (
     "bench/metrics/*.py", "bench/checks/*.py", "bench/plan/*.py",
@@ -48,23 +43,6 @@ TARGETS = (
 )  # fmt: skip
 CONFIRM_S = 1.0
 """A test this long may fail because the machine is busy: what it killed must fail a second time."""
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One change: where, by which operator, the lines before and after, and what came of it."""
-
-    path: str
-    line: int
-    operator: str
-    was: str
-    becomes: str
-    diff: str
-    source: str
-    text: str
-    status: str = ""
-    by: str = ""
-    seconds: float = 0.0
 
 
 def main() -> int:
@@ -80,7 +58,7 @@ def main() -> int:
         str(next((ENVIRONMENT / "lib").glob("python3*/site-packages")))
     )  # coverage, behind our own
     mutants = (
-        _stored(options.again)
+        stored(options.again)
         if options.again
         else sample(_files(options.only or TARGETS), options.n, options.seed)
     )
@@ -118,73 +96,6 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--allow", type=float, default=0.05, help="share of survivors for exit status 0")
     parser.add_argument("--json", type=Path, help="write every mutant and the figures here")
     return parser.parse_args()
-
-
-def _operators(what: str, asked: list[Any]) -> list[Any]:
-    command = [str(ENVIRONMENT / "bin" / "python"), str(ROOT / "tools" / "mutation" / "operators.py"), what]
-    done = subprocess.run(
-        command, input=json.dumps(asked), capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    return list(json.loads(done.stdout))
-
-
-def sample(targets: list[str], n: int, seed: int) -> list[Mutant]:
-    """`n` places drawn evenly from all that may be mutated, at each one of its mutations drawn evenly."""
-    sources = {path: (ROOT / path).read_text() for path in targets}
-    silent = {path: spared(source) for path, source in sources.items()}
-    places: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for one in _operators("list", targets):
-        start, end = tuple(one["start"]), tuple(one["end"])
-        if not inside(start, end, silent[one["path"]]):
-            places.setdefault((one["path"], start, end), []).append(one)
-    draw = random.Random(seed)  # noqa: S311
-    order = draw.sample(sorted(places), len(places))
-    choices = [draw.sample(places[place], len(places[place])) for place in order]
-    mutants: list[Mutant] = []
-    for first in range(0, len(choices), n):
-        part = choices[first : first + n]
-        texts = iter(_operators("apply", [one for choice in part for one in choice]))
-        for choice in part:
-            made = [
-                (one, text)
-                for one, text in [(one, next(texts)) for one in choice]
-                if _differs(sources[one["path"]], text)
-            ]
-            if made and len(mutants) < n:
-                mutants.append(_mutant(*made[0], sources[made[0][0]["path"]]))
-        if len(mutants) == n:
-            break
-    return mutants
-
-
-def _differs(source: str, text: str | None) -> bool:
-    try:
-        return text is not None and ast.dump(ast.parse(text)) != ast.dump(ast.parse(source))
-    except SyntaxError:
-        return False
-
-
-def _mutant(one: dict[str, Any], text: str, source: str) -> Mutant:
-    diff = list(
-        difflib.unified_diff(
-            source.splitlines(), text.splitlines(), one["path"], one["path"], lineterm="", n=1
-        )
-    )
-    was, becomes = (
-        " ".join(line[1:].strip() for line in diff[2:] if line.startswith(sign)) for sign in ("-", "+")
-    )
-    return Mutant(one["path"], one["start"][0], one["operator"], was, becomes, "\n".join(diff), source, text)
-
-
-def _stored(path: Path) -> list[Mutant]:
-    """The survivors of an earlier run, made again on today's text; one whose line is gone is left out."""
-    mutants = []
-    for row in json.loads(path.read_text())["mutants"]:
-        source = (ROOT / row["path"]).read_text()
-        if row["status"] == "survived" and row["was"] in source and "  " not in row["was"]:
-            text = source.replace(row["was"], row["becomes"], 1)
-            mutants.append(Mutant(**{**row, "source": source, "text": text}))
-    return mutants
 
 
 def _tried(mutants: list[Mutant], file_s: float) -> Iterator[Mutant]:

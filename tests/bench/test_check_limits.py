@@ -10,6 +10,7 @@ import pytest
 
 from bench.checks import answers, client, machine, server, steadiness
 from bench.checks.case import Case, Finding, graded
+from bench.metrics.histogram import Pair
 from bench.metrics.view import View
 from bench.metrics.window import Drift, Window
 from bench.proof.calibration import Calibration
@@ -433,3 +434,18 @@ def test_other_processes_on_the_gpu(count: int, text: str | None) -> None:
     found = machine.gpu_shared(case(n=20, samples=readings("gpu0_other_processes", [0.0, float(count), 0.0])))
     assert (found is None) == (text is None)
     assert found is None or found.text.startswith(str(text))
+
+
+def test_the_quantile_that_is_furthest_off_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the server's is further off than one and a half times it; without a server's figure nothing is."""
+    pairs = [
+        Pair("TTFT", "p50", 0.75, 0.4, 0.6),
+        Pair("E2E", "p90", 0.1, 0.4, 0.6),
+        Pair("TPOT", "p50", 0.9, 0.0, 0.0),
+    ]
+    monkeypatch.setattr(server, "reconcile", lambda _: pairs)
+    found = server.histograms(case(n=20))
+    assert found is not None
+    assert found.text.startswith("E2E p90 is 100 ms at the client, 400 to 600 ms by the server's own")
+    monkeypatch.setattr(server, "reconcile", lambda _: [Pair("TTFT", "p50", 0.5, 0.4, 0.6)])
+    assert server.histograms(case(n=20)) is None

@@ -280,19 +280,19 @@ def test_hill_climbing_ranks_failures_behind_broken_promises_and_those_behind_ke
     assert [hill._rank(x) for x in (kept, broken, failed)] == [(0, 0.0, 5.0), (0, 0.5, 1.0), (1, 0.0, 0.0)]
 
 
-def test_the_one_farthest_from_everything_seen_is_drawn_near_the_default() -> None:
+@pytest.mark.parametrize("seqs", [(16,), (1, 16), (8, 16), (2,), (1, 2, 4, 8)])
+def test_the_one_farthest_from_everything_seen_is_drawn_near_the_default(seqs: tuple[int, ...]) -> None:
     searcher = Surrogate(SPACE, GOAL, (), 1)
-    history = [
-        TrialResult(SPACE.default(), "full", 1.0),
-        TrialResult({**SPACE.default(), "quantization": "fp8"}, "full", 1.0),
-    ]
+    base = SPACE.default()
+    tried = [{**base, "max_num_seqs": n} for n in seqs] + [{**base, "quantization": "fp8"}]
+    history = [TrialResult(settings, "full", 1.0) for settings in tried]
     whole = searcher._whole
     assert whole is not None
-    seen = searcher._encoding.points([one.config for one in history])
-    asked = {key_of(one.config) for one in history}
+    seen = searcher._encoding.points(tried)
+    asked = {key_of(settings) for settings in tried}
     left = [n for n, key in enumerate(whole.keys) if key not in asked]
     found = searcher._far(history, whole, left, np.random.default_rng(0))
-    near = [n for n in left if _changes(whole.settings[n], SPACE.default()) <= 2]
+    near = [n for n in left if _changes(whole.settings[n], base) <= 2]
     apart = {n: min(float(((whole.points[n] - other) ** 2).sum()) for other in seen) for n in near}
     at = next(n for n in near if whole.settings[n] == found)
     assert apart[at] == pytest.approx(max(apart.values()))

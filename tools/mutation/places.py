@@ -56,7 +56,11 @@ def _silent(node: ast.AST) -> Iterator[ast.AST]:
         # f-strings and what is raised are messages; an assert states an invariant that no input reaches
         yield node
     elif isinstance(node, ast.Call):
-        yield from (keyword.value for keyword in node.keywords if keyword.arg in {"strict", "hint", "remedy", "repr", "compare"})
+        yield from (
+            keyword.value
+            for keyword in node.keywords
+            if keyword.arg in {"strict", "hint", "remedy", "repr", "compare"}
+        )
         if isinstance(node.func, ast.Name) and node.func.id == "isinstance":
             yield node.args[1]
         if isinstance(node.func, ast.Attribute) and node.func.attr == "join":
