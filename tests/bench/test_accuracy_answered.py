@@ -22,8 +22,8 @@ from bench.accuracy.task import Reply
 from bench.accuracy.tasks import tasks
 from bench.accuracy.thinking import MARKS, parted
 from serving.claims import Claim
-from tests.bench.test_gate import evaluation, half_right, result
 from tests.support.fake_llm import Llm, served
+from tests.support.gate_fixture import evaluation, half_right, result
 
 SOME = Accuracy(items=60, request_timeout_s=5.0)
 

@@ -19,7 +19,7 @@ from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Ask, Need, Reply
 from bench.accuracy.tasks import tasks
 from serving.errors import BrokenRunError, Failure, FailureKind, UserError
-from tests.support.fake_llm import Llm, served
+from tests.support.fake_llm import Llm, gold_llm, served
 
 QUICK = Accuracy(items=24, request_timeout_s=5.0)
 
@@ -31,16 +31,6 @@ class Listener:
     def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None:
         assert items_per_s >= 0
         self.told.append((task, done, total))
-
-
-def gold_llm(right: float = 1.0) -> Llm:
-    """Likes the gold choice of `right` of the facts, and another of the rest."""
-    likes = {}
-    for index, item in enumerate(tasks(["facts"])[0].items()):
-        choice = item.data["gold"] if index % 100 < right * 100 else (item.data["gold"] + 1) % 4
-        for other, text in enumerate(item.data["choices"]):
-            likes[item.data["prompt"] + text] = -0.1 if other == choice else -9.0
-    return Llm(likes=lambda text: likes.get(text, -0.01))
 
 
 def test_scores_are_those_of_the_server(tmp_path: Path) -> None:

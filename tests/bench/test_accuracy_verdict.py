@@ -12,7 +12,7 @@ from bench.accuracy.evaluation import Evaluation, save_head, save_scores
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.verdict import certified, certifying, floor_of, screening
 from serving.errors import BrokenRunError, UserError
-from tests.bench.test_gate import half_right, result
+from tests.support.gate_fixture import half_right, result
 
 RULES = Accuracy(floor=0.95)
 

@@ -103,7 +103,7 @@ def test_counts_too_even_for_chance_are_refused() -> None:
 def test_a_dispersion_is_refused_outside_its_bounds_and_beyond_chance(
     monkeypatch: pytest.MonkeyPatch, dispersion: float, p: float | None, refused: bool
 ) -> None:
-    monkeypatch.setattr("bench.traffic.arrivals.fit", lambda *_: Fit(1.0, dispersion, p, 0.0, 0.5))
+    monkeypatch.setattr("bench.checks.client.fit", lambda *_: Fit(1.0, dispersion, p, 0.0, 0.5))
     assert (said(shuffled()) is not None) == refused
 
 
@@ -112,7 +112,7 @@ def test_neighbours_may_correlate_by_four_standard_errors(
     monkeypatch: pytest.MonkeyPatch, lag1: float, refused: bool
 ) -> None:
     """4 / sqrt(240) = 0.258."""
-    monkeypatch.setattr("bench.traffic.arrivals.fit", lambda *_: Fit(1.0, 1.0, 0.5, lag1, 0.5))
+    monkeypatch.setattr("bench.checks.client.fit", lambda *_: Fit(1.0, 1.0, 0.5, lag1, 0.5))
     assert (said(shuffled()) is not None) == refused
 
 
@@ -120,7 +120,7 @@ def test_neighbours_may_correlate_by_four_standard_errors(
 def test_the_law_is_refused_below_one_in_a_thousand(
     monkeypatch: pytest.MonkeyPatch, ks_p: float, refused: bool
 ) -> None:
-    monkeypatch.setattr("bench.traffic.arrivals.fit", lambda *_: Fit(1.0, 1.0, 0.5, 0.0, ks_p))
+    monkeypatch.setattr("bench.checks.client.fit", lambda *_: Fit(1.0, 1.0, 0.5, 0.0, ks_p))
     assert (said(shuffled(), arrivals="gamma", cv=1.0) is not None) == refused
 
 

@@ -17,7 +17,7 @@ from bench.proof.calibration import Calibration
 from bench.records.model import RequestError, Run, Sample
 from bench.scenario.slo import parse
 from serving.errors import Failure, FailureKind
-from tests.bench.test_histogram import measured
+from tests.support.histogram_fixture import measured
 from tests.support.synthetic import HEALTHY, ar1, closed_loop, failed, gauge, open_loop, record
 
 

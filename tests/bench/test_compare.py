@@ -14,33 +14,9 @@ from bench.records.folder import RunFolder
 from bench.records.model import Run
 from servetune.cli.compare import EXIT, as_json, share
 from servetune.cli.main import main
-from serving.config import ServingConfig
 from serving.errors import UserError
-from tests.support.synthetic import ar1, closed_loop, failed, open_loop
-
-SCENARIO = """\
-schema: 1
-name: test
-question: does compare work
-model: {name: m, path: m, shape: llama-3.1-8b}
-engines: [{engine: sim}]
-workloads: [{name: test, concurrency: 16, requests: 320, input_tokens: 128, output_tokens: 20}]
-"""
-
-
-def launches(
-    count: int, side: str, *, seed: int = 0, slower: float = 1.0, spread: float = 0.01, **config
-) -> list[Run]:
-    """One run a launch; launches differ by `spread` in everything they do."""
-    out = []
-    for i in range(count):
-        rng = np.random.default_rng([seed, i, ord(side)])
-        pace = slower * float(np.exp(rng.normal(0, spread)))
-        run = closed_loop(rounds=20, seed=int(rng.integers(1 << 30)), ttft_s=0.1 * pace, step_s=0.01 * pace,
-                          launch=f"{side}{i}", repeat=i)  # fmt: skip
-        made = ServingConfig(engine="sim", model="m", **config)
-        out.append(replace(run, point=replace(run.point, config=made)))
-    return out
+from tests.support.compare_fixture import SCENARIO, launches
+from tests.support.synthetic import ar1, failed, open_loop
 
 
 def test_a_slower_side_fails_and_the_same_passes():

@@ -198,13 +198,13 @@ def test_a_harness_task_keeps_no_time_limit_and_no_split(
     file = tmp_path / "s.yaml"
     file.write_text(TEXT)
     scenario: Any = SimpleNamespace(file=file)
-    monkeypatch.setattr("bench.accuracy.lmeval.environment", lambda: SimpleNamespace(installed=True))
+    monkeypatch.setattr("bench.plan.evaluations.environment", lambda: SimpleNamespace(installed=True))
     if said is None:
         assert _harness(scenario, 0, Accuracy(**settings)) is None
     else:
         with pytest.raises(ScenarioError, match=f"together with {said},"):
             _harness(scenario, 0, Accuracy(**settings))
     for where in (None, SimpleNamespace(installed=False)):
-        monkeypatch.setattr("bench.accuracy.lmeval.environment", lambda where=where: where)
+        monkeypatch.setattr("bench.plan.evaluations.environment", lambda where=where: where)
         with pytest.raises(ScenarioError, match="not installed"):
             _harness(scenario, 0, Accuracy(**settings))

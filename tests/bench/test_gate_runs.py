@@ -14,8 +14,8 @@ from bench.records.folder import RunFolder
 from bench.records.model import Run
 from serving.config import ServingConfig
 from serving.errors import UserError
-from tests.bench.test_compare import SCENARIO, launches
-from tests.bench.test_gate import half_right, result, run
+from tests.support.compare_fixture import SCENARIO, launches
+from tests.support.gate_fixture import half_right, result, run
 
 PRICED = SCENARIO + "price: {per_hour: 2.0, currency: EUR, source: test, date: 2026-11-23}\n"
 

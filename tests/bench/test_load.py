@@ -200,7 +200,7 @@ def test_ctrl_c_keeps_what_was_recorded(url: str, tmp_path: Path) -> None:
 
 def test_load_processes_end_with_their_parent(url: str, tmp_path: Path) -> None:
     script = f"""
-import sys; sys.path.insert(0, "tests")
+import sys; sys.path.insert(0, ".")
 from pathlib import Path
 from dataclasses import replace
 from tests.support.load_fixture import CLOSED, run, load_processes

@@ -196,9 +196,9 @@ def test_the_device_of_a_run_is_that_of_its_manifest() -> None:
 
 def test_this_machines_gpu_counts_unless_a_cpu_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     card = SimpleNamespace(name="NVIDIA L4", memory_bytes=23034 * 2**20)
-    monkeypatch.setattr("bench.telemetry.gpus.gpus_visible", lambda: [card])
+    monkeypatch.setattr("bench.plan.target.gpus_visible", lambda: [card])
     assert [target_of(device, NAMED).device for device in (None, "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
-    monkeypatch.setattr("bench.telemetry.gpus.gpus_visible", list)
+    monkeypatch.setattr("bench.plan.target.gpus_visible", list)
     assert target_of("cuda", NAMED) == Target("cuda", None, shapes.SHAPES["qwen2.5-7b"])
     assert target_of(None, NAMED).device == "cpu"
 

@@ -20,7 +20,7 @@ from bench.traffic.arrivals import Times, planned
 from search.engine_evaluator import EngineEvaluator
 from search.result import TrialResult
 from serving.config import ServingConfig
-from tests.search.test_search_measured import oracle
+from tests.support.sim_search import oracle
 from tests.support.synthetic import open_loop
 
 LOAD = Load("w", 8, 8, arrivals="poisson", rate_per_s=7.0, requests=800)

@@ -9,39 +9,17 @@ import signal
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.point import Load, Point
 from bench.records import parquet
 from bench.records.folder import RunFolder
-from bench.records.model import ClientHealth, Record, RequestError, Run, Sample
-from serving.config import ServingConfig
-from serving.errors import BrokenRunError, Failure, FailureKind, UserError
-
-POINT = Point(ServingConfig(engine="sim", model="m"), Load("chat", 16, 8, concurrency=2, requests=4))
-RECORD = Record(
-    index=0, planned_s=0.0, sent_s=0.1, header_s=0.2, first_s=0.25, last_s=0.5, closed_s=0.51,
-    event_s=(0.25, 0.5), event_tokens=(1, 2), asked_input_tokens=16, asked_output_tokens=3,
-    input_tokens=16, output_tokens=3, finish_reason="length", status=200,
-)  # fmt: skip
-RUN = Run(
-    point=POINT,
-    records=(RECORD, replace(RECORD, index=1, error=RequestError.RESET, error_detail="reset by peer")),
-    samples=(Sample(0.0, "rss_bytes", 1e9),),
-    client=ClientHealth(1, 0.1, 0.2, 2, 0.5, 1.0, ("note",)),
-    effective={"max_num_seqs": 8},
-    notes=("a note",),
-    launch="01-abc",
-)
-FAILED = Run(
-    point=replace(POINT, repeat=1),
-    failure=Failure(FailureKind.OOM_LAUNCH, "no memory", "less", 1, ("line",), {"max_num_seqs": 8}),
-)
+from bench.records.model import Record, RequestError
+from serving.errors import BrokenRunError, UserError
+from tests.support.stored_run import FAILED, RUN
 
 
 def folder(tmp_path: Path) -> RunFolder:
@@ -115,9 +93,9 @@ WRITER = """
     import sys
     from dataclasses import replace
     from pathlib import Path
-    sys.path.insert(0, {tests!r})
-    from tests.bench.test_results import RUN
-    from bench.results import RunFolder
+    sys.path.insert(0, {root!r})
+    from tests.support.stored_run import RUN
+    from bench.records.folder import RunFolder
     folder = RunFolder.open(Path({path!r}))
     for repeat in range(len(folder.done()), 400):
         folder.save(replace(RUN, point=replace(RUN.point, repeat=repeat)))
@@ -127,7 +105,7 @@ WRITER = """
 
 def test_kill_9_at_random_moments_loses_at_most_the_point_in_flight(tmp_path: Path) -> None:
     made = folder(tmp_path)
-    code = textwrap.dedent(WRITER.format(tests=str(Path(__file__).parents[1]), path=str(made.path)))
+    code = textwrap.dedent(WRITER.format(root=str(Path(__file__).parents[2]), path=str(made.path)))
     moments = random.Random(5)
     for _ in range(6):
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

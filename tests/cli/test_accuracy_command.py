@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from servetune.cli.main import main
-from tests.bench.test_accuracy_evaluate import gold_llm
-from tests.support.fake_llm import Llm, served
+from tests.support.fake_llm import Llm, gold_llm, served
 
 
 def test_evaluate_twice_and_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -27,6 +28,30 @@ def test_the_packages_are_this_checkout(name: str) -> None:
 
 def test_no_test_folder_shadows_a_package() -> None:
     assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def imported(file: Path) -> set[str]:
+    """Names of modules that a file imports, anywhere in it, also in a program that it holds as text."""
+    return set(re.findall(r"^\s*(?:from|import)\s+([\w.]+)", file.read_text(), re.M))
+
+
+@pytest.mark.parametrize("file", TESTS, ids=lambda f: str(f.relative_to(ROOT)))
+def test_no_test_imports_a_test(file: Path) -> None:
+    """What several tests share lies in tests/support/."""
+    assert not {
+        name
+        for name in imported(file)
+        if (name.startswith("tests.") or name == "tests") and not name.startswith("tests.support")
+    }
+
+
+def test_helpers_hold_no_test() -> None:
+    assert not [
+        f for f in TESTS if ("support" in f.parts) == f.name.startswith("test_") and f.name != "conftest.py"
+    ]
 
 
 def test_imports_go_one_way() -> None:

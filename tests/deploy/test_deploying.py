@@ -27,10 +27,10 @@ from servetune.deploy.deployable import dump, with_id
 from servetune.deploy.exporters import rollback
 from servetune.deploy.spec import ServingSpec
 from servetune.deploy.verify import verify
-from tests.deploy.test_exporters_live import ALERT, DEPLOYMENT, prometheus, traffic, wait
-from tests.deploy.test_verify import simulated
 from tests.support.export_fixture import tool
+from tests.support.prometheus_fixture import ALERT, DEPLOYMENT, prometheus, traffic, wait
 from tests.support.sim_process import MODEL, Started
+from tests.support.spec_fixture import simulated
 
 PROGRAM = f"""#!{sys.executable}
 import json, os, sys, yaml

@@ -7,28 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from servetune.cli.main import main
-from servetune.deploy.deployable import dump, with_id
+from servetune.deploy.deployable import dump
 from servetune.deploy.diff import changes
 from servetune.deploy.fleet.price import fleet
-from servetune.deploy.spec import ServingSpec
-from tests.deploy.test_verify import simulated
 from tests.support.sim_process import MODEL, started
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "spec.yaml"
-
-
-def spec_of(**parts: Any) -> ServingSpec:
-    body = yaml.safe_load(GOLDEN.read_text())
-    for name, value in parts.items():
-        body[name] = {**body.get(name, {}), **value}
-    body["metadata"]["id"] = ""
-    return with_id(ServingSpec.model_validate(body))
-
+from tests.support.spec_fixture import GOLDEN, simulated, spec_of
 
 PRICED = spec_of(cost={"replica_hour": 3.0, "currency": "USD", "source": "example", "date": "2026-06-17"})
 

@@ -18,7 +18,7 @@ from servetune.deploy.fleet.service import END_S, Replica, Service, alone, fit
 from servetune.deploy.fleet.simulation import Traffic, fits, least, needed, simulate
 from servetune.deploy.spec import ServingSpec
 from serving.errors import UserError
-from tests.deploy.test_fleet import spec_of
+from tests.support.spec_fixture import spec_of
 
 PLAIN = Service(0.010, 0.001, 0.0001)
 TRACE = Path(__file__).parents[3] / "shared" / "data" / "traces" / "azure2023_conv.csv"

@@ -16,8 +16,8 @@ from servetune.deploy.deployable import dump
 from servetune.deploy.exporters import EXPORTERS, MANIFEST, render, write
 from servetune.deploy.exporters.rollback import COMMANDS, FALLBACK, ROLLBACK, RUNBOOK, files
 from servetune.deploy.exporters.safe import secrets_in
-from tests.deploy.test_fleet import spec_of
 from tests.support.export_fixture import CPU, HOSTILE, PLAIN
+from tests.support.spec_fixture import spec_of
 
 EARLIER = replace(PLAIN, spec_id="aaaaaaaaaaaa", flags={**PLAIN.flags, "max-num-seqs": 64})
 OTHER = replace(CPU, spec_id="bbbbbbbbbbbb")

@@ -12,8 +12,8 @@ from bench.records.model import Record, RequestError, Sample
 from bench.soak import change, drift, judged
 from servetune.deploy.verify.soak_run import soak
 from serving.engine import Endpoint
-from tests.deploy.test_verify import LOAD, simulated
 from tests.support.sim_process import MODEL, started
+from tests.support.spec_fixture import LOAD, simulated
 
 
 def records(hours: float = 1.0, drift_: float = 0.0, failed: int = 0, seed: int = 1) -> list[Record]:

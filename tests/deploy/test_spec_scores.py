@@ -11,7 +11,7 @@ from bench.evaluation import store
 from bench.scenario import scenariofile
 from servetune.deploy.evidence.scores import accuracy
 from servetune.deploy.verify.scores import least
-from tests.bench.test_accuracy_launched import campaign, scenario
+from tests.support.accuracy_campaign import campaign, scenario
 
 
 @pytest.mark.slow

@@ -7,44 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bench.records.model import Judgement, Reason
 from servetune.cli.main import main
 from servetune.deploy import exporters
-from servetune.deploy.deployable import dump, with_id
+from servetune.deploy.deployable import dump
 from servetune.deploy.evidence import account
 from servetune.deploy.exporters import reading
 from servetune.deploy.exporters.deployment import ExportedSlo
-from servetune.deploy.spec import ServingSpec
 from servetune.deploy.verify import constraints, scores, verify
 from servetune.deploy.verify.constraints import judged
 from servetune.deploy.verify.verify import same_files, same_model
 from serving.claims import Claim, overall
 from serving.engine import Endpoint
 from tests.support.sim_process import MODEL, started
+from tests.support.spec_fixture import LOAD, simulated, spec_of
 from tests.support.synthetic import open_loop
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "spec.yaml"
-LOAD = {"workload": "chat", "input_tokens": 32, "output_tokens": 16, "arrivals": "constant", "rate_per_s": 8.0,
-        "duration_s": 8.0, "warmup_requests": 1}  # fmt: skip
-
-
-def spec_of(**parts: Any) -> ServingSpec:
-    body = yaml.safe_load(GOLDEN.read_text())
-    for name, value in parts.items():
-        body[name] = {**body[name], **value} if isinstance(value, dict) and name != "effective" else value
-    body["metadata"]["id"] = ""
-    return with_id(ServingSpec.model_validate(body))
-
-
-def simulated(**parts: Any) -> ServingSpec:
-    """A spec that a simulated server of the same settings answers to."""
-    body = {"model": {"source": MODEL, "revision": None, "served_name": MODEL, "files": []},
-            "engine": {"version": "1+simulated"}, "effective": {"max_model_len": 2048},
-            "accuracy": {"facts": [], "floor": None, "verdict": None, "certified": False},
-            "evidence": [{"key": "a", "verdict": "ok", "slo": "met", "load": LOAD}]}  # fmt: skip
-    return spec_of(**{**body, **parts})
 
 
 def test_overall() -> None:

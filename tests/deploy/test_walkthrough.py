@@ -16,7 +16,7 @@ from servetune.cli.main import main
 from servetune.deploy.deployable import dump, refusals
 from servetune.deploy.spec import load
 from serving.install import environments
-from tests.deploy.test_fleet import spec_of
+from tests.support.spec_fixture import spec_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")

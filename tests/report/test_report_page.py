@@ -21,17 +21,8 @@ from bench.scenario import scenariofile
 from servetune.report import page
 from servetune.report.ranking import jobs
 from tests.support.chromium import Tab, tab
+from tests.support.page_fixture import EVIL, check, write
 from tests.support.report_fixture import SCENARIO, build
-
-EVIL = (
-    "<script>document.title='owned'</script>\"'><img src=x onerror=\"document.title='owned'\"></script><!--"
-)
-
-
-def write(folder: RunFolder) -> Path:
-    scenario = scenariofile.load(folder.path / "scenario.yaml")
-    found = list(outcomes(folder, scenario))
-    return page.write(folder, scenario, found, jobs(found))
 
 
 @pytest.fixture(scope="module")
@@ -183,13 +174,6 @@ def test_a_thousand_points_are_a_page_in_seconds(tmp_path: Path) -> None:
 def browser(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     with tab(tmp_path_factory.mktemp("browser") / "profile") as made:
         yield made
-
-
-def check(browser: Tab) -> None:
-    """Nothing sticks out, nothing was asked of a network, nothing was complained about."""
-    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert browser.console == []
-    assert [u for u in browser.requested if not u.startswith(("file:", "data:", "blob:"))] == []
 
 
 @pytest.mark.parametrize("width", [390, 1440])

@@ -11,8 +11,8 @@ from bench.records.folder import RunFolder
 from search.explain import explained
 from search.result import Settings, TrialResult
 from servetune.report import study
-from tests.report.test_report_page import EVIL, check, write
 from tests.support.chromium import tab
+from tests.support.page_fixture import EVIL, check, write
 from tests.support.report_fixture import build
 from tests.support.search_fixture import CONSTRAINTS, GOAL, SPACE
 

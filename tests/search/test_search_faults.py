@@ -16,7 +16,7 @@ from servetune.cli.main import COMMANDS, main
 from serving.errors import BrokenRunError
 from tests.support.search_fixture import Known, loop
 
-HERE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_full_disk_ends_the_search_and_room_lets_it_go_on(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_reading_again_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_second_search_on_the_same_device_is_refused_by_name(tmp_path: Path) -> None:
-    scenario = HERE.parent / "scenarios" / "search-sim.yaml"
+    scenario = ROOT / "scenarios" / "search-sim.yaml"
     code = (
         "import sys, time; from serving.lock import device_lock\n"
         "with device_lock('cpu', 'servetune search, first'):\n"
@@ -141,7 +141,7 @@ def test_an_engine_that_never_starts_ends_the_whole_command_early(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As a driver that is too old does: six launches, not a night, and an answer that says so."""
-    text = (HERE.parent / "scenarios" / "search-sim.yaml").read_text()
+    text = (ROOT / "scenarios" / "search-sim.yaml").read_text()
     scenario = tmp_path / "broken.yaml"
     scenario.write_text(text.replace("time_scale: 1}", "time_scale: 1, fault: crash_at_launch}"))
     study = tmp_path / "study"

@@ -16,8 +16,8 @@ from bench.evaluation import store
 from bench.gate.scorecards import scorecards
 from search.resume import StudyLog
 from servetune.cli.main import main
-from tests.bench.test_accuracy_launched import campaign
-from tests.bench.test_accuracy_launched import scenario as campaign_file
+from tests.support.accuracy_campaign import campaign
+from tests.support.accuracy_campaign import scenario as campaign_file
 
 SCENARIO = """
 schema: 1

@@ -21,10 +21,11 @@ from search.searchers.surrogate import Told
 from search.trial import promoted
 from servetune.cli.main import main
 from serving.units import share
-from tests.bench.test_enough import run_of
-from tests.search.test_search_measured import SCENARIO as SIM
-from tests.search.test_search_measured import oracle
+from tests.support.few_requests import measured as point_of
+from tests.support.few_requests import run_of
 from tests.support.search_fixture import GOAL, Known, loop
+from tests.support.sim_search import SCENARIO as SIM
+from tests.support.sim_search import oracle
 
 SLO = "ttft:p50<=200ms"
 WHY = "640 of 662 requests"
@@ -229,8 +230,6 @@ def test_a_load_grows_by_what_is_missing_then_in_proportion_and_twice_at_most(tm
 
 
 def test_promises_of_a_point_have_three_states(tmp_path: Path) -> None:
-    from tests.bench.test_enough import measured as point_of
-
     made = oracle(tmp_path)
     tail = tuple(replace(slo, statistic="p99") for slo in made.scenario.slos)
     read = made.scenario.model_copy(update={"slos": tail})

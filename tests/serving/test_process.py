@@ -195,8 +195,8 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from tests.support.stand_in import StandIn, config
-from serving import child
-from serving.process import launch
+from serving.launch import child
+from serving.launch.launch import launch
 child.GRACE_S = 0.3
 with launch(StandIn(sys.argv[3], sys.argv[4]), config(), Path(sys.argv[2])):
     print("ready", flush=True)
@@ -207,9 +207,9 @@ with launch(StandIn(sys.argv[3], sys.argv[4]), config(), Path(sys.argv[2])):
 @pytest.mark.parametrize("mode", ["ok", "family", "stubborn"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_nothing_outlives_servetune(tmp_path: Path, mark: str, mode: str, number: int) -> None:
-    here = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, here, str(tmp_path), mode, mark],
+        [sys.executable, "-c", PARENT, root, str(tmp_path), mode, mark],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from bench.accuracy.tasks import tasks
 from serving.engine import Endpoint
 
 Answering = Callable[[str, list[str]], str]
@@ -159,3 +160,13 @@ def served(llm: Llm) -> Iterator[Endpoint]:
         llm.stopping.set()
         server.shutdown()
         server.server_close()
+
+
+def gold_llm(right: float = 1.0) -> Llm:
+    """Likes the gold choice of `right` of the facts, and another of the rest."""
+    likes = {}
+    for index, item in enumerate(tasks(["facts"])[0].items()):
+        choice = item.data["gold"] if index % 100 < right * 100 else (item.data["gold"] + 1) % 4
+        for other, text in enumerate(item.data["choices"]):
+            likes[item.data["prompt"] + text] = -0.1 if other == choice else -9.0
+    return Llm(likes=lambda text: likes.get(text, -0.01))
