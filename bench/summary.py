@@ -12,16 +12,21 @@ from bench.metrics import METRICS
 from bench.records.folder import RunFolder
 from bench.result import PointResult, outcomes
 from bench.scenario import scenariofile
-from serving.config import ServingConfig
+from serving.config import TYPES, ServingConfig, fields_where
 
 if TYPE_CHECKING:
     import pandas
 
 
-_FIRST = ("engine", "device", "quantization")
-_INTS = ("kv_cache_bytes", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "concurrency")
-_BOOLS = ("enable_prefix_caching", "enable_chunked_prefill", "enforce_eager", "continuous_batching")
-_LATER = tuple(n for n in ServingConfig.model_fields if n not in (*_FIRST, "engine_version"))
+_LATER = fields_where(lambda role: role.kind != "engine" and role.label != "value")
+"""Settings after those that every row has in front: the engine, its version and device, the quantization."""
+_NULLABLE: dict[type | None, str] = {int: "Int64", float: "Float64", bool: "boolean"}
+_KINDS = {
+    name: _NULLABLE[kind]
+    for name, kind in TYPES.items()
+    if kind in _NULLABLE and ServingConfig.model_fields[name].default is None
+}
+"""Columns of settings that may be left to the engine; pandas would make 8.0 of 8, and text of on and off."""
 
 
 def frame(
@@ -46,8 +51,7 @@ def frame(
     table = pd.DataFrame(rows)
     if table.empty:
         return table
-    kinds = {**dict.fromkeys(METRICS, "Float64"), **dict.fromkeys(_INTS, "Int64")}
-    kinds |= dict.fromkeys(_BOOLS, "boolean") | {"gpu_memory_utilization": "Float64", "rate_per_s": "Float64"}
+    kinds = {**dict.fromkeys(METRICS, "Float64"), **_KINDS, "concurrency": "Int64", "rate_per_s": "Float64"}
     texts = {str(n): "string" for n in table.columns if n not in kinds and table[n].dtype == object}
     return table.astype({**texts, **kinds})
 

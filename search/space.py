@@ -17,14 +17,15 @@ from bench.scenario import rules
 from bench.scenario.model import Range
 from search.result import Settings, key_of
 from serving import devices
-from serving.config import Scalar
+from serving.config import TYPES, Scalar, ServingConfig
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
     from bench.scenario.model import EngineGrid, GridRule, Scenario
 
-SHARES = ("gpu_memory_utilization",)
+SHARES = tuple(name for name, kind in TYPES.items() if kind is float)
+"""Settings that are no whole numbers, whatever the ends of their range look like."""
 UNSET = "(default)"
 """How Optuna's storage and the pages show "left to the engine"."""
 
@@ -219,7 +220,6 @@ def _whole(kind: str, value: float | None) -> Scalar:
 
 def _categorical(name: str, values: Any) -> Axis:
     from bench.scenario.scenariofile import quantity
-    from serving.config import ServingConfig
 
     default = ServingConfig.model_fields[name].default
     choices = tuple(quantity(name, value) for value in values)

@@ -1,27 +1,26 @@
 """ServingConfig: every setting of an engine under one neutral name, with its type, unit and check.
 
 The engine files map these names to flags (`serving/engines/`); a name not listed here is an error,
-and so is one that the chosen engine does not honour. `None` means "the engine's own default".
+and so is one that the chosen engine does not honour. `None` means "the engine's own default". What a field
+is to the rest of the program is its `Role`, declared with it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving import masking
+from serving.roles import Role, roles_of, scalar_type
 
 Device = Literal["cpu", "cuda"]
 Scalar = str | int | float | bool | None
 PositiveInt = Annotated[int, Field(ge=1)]
-
-
-MAY_HOLD_SECRETS = ("url", "extra_args", "env", "sim")
 
 
 class ServingConfig(BaseModel):
@@ -32,54 +31,146 @@ class ServingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
-    engine: Annotated[str, Field(description="row of ENGINES: vllm, transformers, endpoint, sim")]
-    engine_version: Annotated[str | None, Field(description="which .engines/<name>-<version>")] = None
-    device: Device = "cpu"
+    engine: Annotated[
+        str,
+        Role(kind="engine", own_place=True, label="value", tables="head"),
+        Field(description="row of ENGINES: vllm, transformers, endpoint, sim"),
+    ]
+    engine_version: Annotated[
+        str | None,
+        Role(kind="engine", own_place=True, tables="head"),
+        Field(description="which .engines/<name>-<version>"),
+    ] = None
+    device: Annotated[Device, Role(kind="engine", own_place=True, label="none", tables="head")] = "cpu"
 
-    model: Annotated[str, Field(description="folder or hub id of the weights")]
-    revision: Annotated[str | None, Field(description="hub commit; folders have none")] = None
+    model: Annotated[
+        str,
+        Role(kind="model", own_place=True, output="differs", label="none", tables="head"),
+        Field(description="folder or hub id of the weights"),
+    ]
+    revision: Annotated[
+        str | None,
+        Role(kind="model", own_place=True, output="differs", label="none", tables="head"),
+        Field(description="hub commit; folders have none"),
+    ] = None
     checkpoint: Annotated[
-        str | None, Field(description="folder of an already quantized checkpoint, served in place of model")
+        str | None,
+        Role(kind="model", own_place=True, output="differs", label="none", tables="never"),
+        Field(description="folder of an already quantized checkpoint, served in place of model"),
     ] = None
-    tokenizer: Annotated[str | None, Field(description="folder or hub id, when not the model's own")] = None
+    tokenizer: Annotated[
+        str | None,
+        Role(kind="model", output="differs", label="none", tables="head"),
+        Field(description="folder or hub id, when not the model's own"),
+    ] = None
 
-    quantization: Annotated[str, Field(description="a method of serving.costmodel.support, or none")] = "none"
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2", "bfloat16"] = "auto"
-    kv_cache_bytes: Annotated[PositiveInt | None, Field(description="KV-cache memory, bytes (CPU)")] = None
-    max_model_len: Annotated[PositiveInt | None, Field(description="tokens, prompt plus output")] = None
-    max_num_seqs: Annotated[PositiveInt | None, Field(description="sequences in one batch")] = None
-    max_num_batched_tokens: Annotated[PositiveInt | None, Field(description="tokens in one step")] = None
-    gpu_memory_utilization: Annotated[
-        float | None, Field(gt=0, le=1, description="share of device memory")
+    quantization: Annotated[
+        str,
+        Role(
+            kind="setting",
+            output="differs",
+            cost_model=True,
+            step_time=True,
+            eight_bit=("fp8", "w8a8", "int8", "fp8_per_tensor", "fp8_per_channel", "w8a16"),
+            label="value",
+            tables="head",
+        ),
+        Field(description="a method of serving.costmodel.support, or none"),
+    ] = "none"
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        Role(kind="setting", output="differs", cost_model=True, step_time=True),
+    ] = "auto"
+    kv_cache_dtype: Annotated[
+        Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2", "bfloat16"],
+        Role(
+            kind="setting",
+            output="differs",
+            cost_model=True,
+            step_time=True,
+            eight_bit=("fp8", "fp8_e4m3"),
+        ),
+    ] = "auto"
+    kv_cache_bytes: Annotated[
+        PositiveInt | None,
+        Role(kind="setting", output="same", cost_model=True),
+        Field(description="KV-cache memory, bytes (CPU)"),
     ] = None
-    enable_prefix_caching: bool | None = None
-    enable_chunked_prefill: bool | None = None
-    enforce_eager: Annotated[bool | None, Field(description="true: no compilation, no graphs")] = None
-    tensor_parallel_size: PositiveInt = 1
-    attention_backend: str | None = None
-    continuous_batching: Annotated[bool | None, Field(description="transformers serve")] = None
+    max_model_len: Annotated[
+        PositiveInt | None,
+        Role(kind="setting", api=True, cost_model=True, step_time=True),
+        Field(description="tokens, prompt plus output"),
+    ] = None
+    max_num_seqs: Annotated[
+        PositiveInt | None,
+        Role(kind="setting", output="same", cost_model=True),
+        Field(description="sequences in one batch"),
+    ] = None
+    max_num_batched_tokens: Annotated[
+        PositiveInt | None,
+        Role(kind="setting", output="same", cost_model=True),
+        Field(description="tokens in one step"),
+    ] = None
+    gpu_memory_utilization: Annotated[
+        float | None,
+        Role(kind="setting", output="same", cost_model=True),
+        Field(gt=0, le=1, description="share of device memory"),
+    ] = None
+    enable_prefix_caching: Annotated[bool | None, Role(kind="setting", output="same", cost_model=True)] = None
+    enable_chunked_prefill: Annotated[bool | None, Role(kind="setting", output="same", cost_model=True)] = (
+        None
+    )
+    enforce_eager: Annotated[
+        bool | None,
+        Role(kind="setting", cost_model=True, step_time=True),
+        Field(description="true: no compilation, no graphs"),
+    ] = None
+    tensor_parallel_size: Annotated[
+        PositiveInt, Role(kind="setting", cost_model=True, step_time=True, parallel=True)
+    ] = 1
+    attention_backend: Annotated[str | None, Role(kind="setting")] = None
+    continuous_batching: Annotated[
+        bool | None, Role(kind="setting"), Field(description="transformers serve")
+    ] = None
 
     attempt: Annotated[
         bool,
+        Role(kind="intent", output="same", label="none", tables="never"),
         Field(
             description="launch even what serving.costmodel.support says fails: the failure is what is wanted"
         ),
     ] = False
 
-    url: Annotated[str | None, Field(description="endpoint: base URL of a running server")] = None
+    url: Annotated[
+        str | None,
+        Role(kind="server", masked="value", label="none"),
+        Field(description="endpoint: base URL of a running server"),
+    ] = None
     gpus: Annotated[
         PositiveInt | None,
+        Role(kind="server", output="same"),
         Field(description="endpoint: GPUs of that server, which cannot be counted"),
     ] = None
     api_key_env: Annotated[
-        str | None, Field(description="name of the environment variable that holds the key; never the key")
+        str | None,
+        Role(kind="server", output="same"),
+        Field(description="name of the environment variable that holds the key; never the key"),
     ] = None
-    sim: Annotated[dict[str, Scalar], Field(description="sim: gpu, shape, seed, time_scale, faults")] = {}
-    extra_args: Annotated[
-        dict[str, Scalar], Field(description="further engine flags by their own long name, without --")
+    sim: Annotated[
+        dict[str, Scalar],
+        Role(kind="table", masked="value"),
+        Field(description="sim: gpu, shape, seed, time_scale, faults"),
     ] = {}
-    env: Annotated[dict[str, str], Field(description="further environment variables of the engine")] = {}
+    extra_args: Annotated[
+        dict[str, Scalar],
+        Role(kind="table", masked="names"),
+        Field(description="further engine flags by their own long name, without --"),
+    ] = {}
+    env: Annotated[
+        dict[str, str],
+        Role(kind="table", masked="names"),
+        Field(description="further environment variables of the engine"),
+    ] = {}
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """As pydantic's, secrets masked."""
@@ -100,7 +191,7 @@ class ServingConfig(BaseModel):
 
     @property
     def masked(self) -> list[str]:
-        """Settings whose secrets are not there, as in the copy of a scenario that a run keeps."""
+        """Settings whose secrets are not there, as in the copy of a scenario in a results folder."""
         found = []
         for name in MAY_HOLD_SECRETS:
             value = getattr(self, name)
@@ -128,19 +219,25 @@ class ServingConfig(BaseModel):
     @property
     def label(self) -> str:
         """Short name for a table: engine, quantization and whatever else departs from default."""
-        hidden = {
-            "engine",
-            "model",
-            "revision",
-            "device",
-            "quantization",
-            "checkpoint",
-            "tokenizer",
-            "url",
-            "attempt",
-        }
-        rest = [f"{k}={_short(v)}" for k, v in self.settings.items() if k not in hidden]
+        rest = [f"{k}={_short(v)}" for k, v in self.settings.items() if ROLES[k].label == "named"]
         return " ".join([self.engine, self.quantization, *rest])
+
+
+ROLES: dict[str, Role] = roles_of(ServingConfig.model_fields)
+"""Field -> its role, in the order of the fields."""
+TYPES = {name: scalar_type(field.annotation) for name, field in ServingConfig.model_fields.items()}
+"""Field -> int, float, bool, str or dict; None: a choice of several texts."""
+
+
+def fields_where(test: Callable[[Role], bool]) -> tuple[str, ...]:
+    """The fields whose role passes, in their order."""
+    return tuple(name for name, role in ROLES.items() if test(role))
+
+
+SETTINGS = fields_where(lambda role: role.kind == "setting")
+"""Settings of the engine: compared with the server's own account, and parameters of a spec."""
+MAY_HOLD_SECRETS = fields_where(lambda role: role.masked != "none")
+SECRETS_BY_NAME = fields_where(lambda role: role.masked == "names")
 
 
 def _short(value: object) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -56,9 +56,6 @@ PAIR = re.compile(
     re.IGNORECASE,
 )
 """`"api_key": "x"`, `token=x`: a name and its value inside a text."""
-
-NAMED = frozenset({"env", "extra_args"})
-"""Parts of a scenario in which names say what a value is; elsewhere only forms count (`input_tokens`)."""
 
 
 @lru_cache(maxsize=4096)
@@ -144,13 +141,14 @@ def command_line(argv: Sequence[str]) -> list[str]:
     return found
 
 
-def document(raw: bytes) -> bytes:
-    """A scenario's bytes as they are kept: the same where it holds no secret, else with each one masked.
+def document(raw: bytes, tables: Collection[str]) -> bytes:
+    """A scenario's bytes as they are stored: the same where it holds no secret, else with each one masked.
 
-    yaml.YAMLError when it is no YAML.
+    `tables`: parts of it in which the names say which values are secrets (`env`); elsewhere only the form of
+    a value counts, so that `input_tokens` is no secret. yaml.YAMLError when it is no YAML.
     """
     data = yaml.safe_load(raw)
-    wanted = _masked(data)
+    wanted = _masked(data, tables)
     found = FORMS.sub(lambda match: mask(match[0]), raw.decode("utf-8"))
     for secret, instead in sorted(_pairs(data, wanted), key=lambda pair: -len(pair[0])):
         found = found.replace(secret, instead)
@@ -164,11 +162,12 @@ def document(raw: bytes) -> bytes:
     return f"# Secrets are masked; comments and layout are lost with them.\n{text}".encode()
 
 
-def _masked(node: Any, name: str = "", inside: bool = False) -> Any:
+def _masked(node: Any, tables: Collection[str], name: str = "", inside: bool = False) -> Any:
     if isinstance(node, dict):
-        return {key: _masked(value, str(key), inside or name in NAMED) for key, value in node.items()}
+        within = inside or name in tables
+        return {key: _masked(value, tables, str(key), within) for key, value in node.items()}
     if isinstance(node, list):
-        return [_masked(value, name, inside) for value in node]
+        return [_masked(value, tables, name, inside) for value in node]
     return shown(name if inside else "", node)
 
 

@@ -1,7 +1,7 @@
 """One evaluation for all configurations that must give the same output, and a test of that assumption.
 
-Everything counts as able to change an output unless it is listed in WITHOUT_EFFECT: an engine flag
-nobody thought of gets an evaluation of its own rather than somebody else's.
+Everything counts as able to change an output unless its role says that it cannot (`output="same"`,
+serving/config.py): a flag nobody thought of gets an evaluation of its own rather than somebody else's.
 """
 
 from __future__ import annotations
@@ -17,22 +17,10 @@ from bench.accuracy.evaluation import Evaluation
 from bench.accuracy.floor import exact_share
 from bench.accuracy.settings import Accuracy
 from serving.claims import Claim, Verdict, missing
-from serving.config import ServingConfig
+from serving.config import ServingConfig, fields_where
 
-WITHOUT_EFFECT = frozenset(
-    {
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "gpu_memory_utilization",
-        "kv_cache_bytes",
-        "enable_chunked_prefill",
-        "enable_prefix_caching",
-        "api_key_env",
-        "gpus",
-        "attempt",
-    }
-)
-"""Settings that should change when tokens come, not which. `spot_check` holds them to it."""
+WITHOUT_EFFECT = frozenset(fields_where(lambda role: role.output == "same"))
+"""Settings that should change when tokens come, not which; `spot_check` tests it."""
 SPOT_ITEMS = 60
 """Of a task, that a spot check asks again; a share of changed answers of 7% and more shows for certain."""
 PIECE = 1 << 20

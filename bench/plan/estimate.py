@@ -14,7 +14,7 @@ from bench.plan.feasibility import WEIGHTS_MARGIN
 from bench.plan.target import Target, place
 from bench.point import Load, Point
 from serving import devices
-from serving.config import ServingConfig
+from serving.config import ServingConfig, fields_where
 from serving.costmodel import memory, quantization, roofline
 from serving.costmodel.defaults import asked_by, of_config, resolve
 from serving.costmodel.hardware import Hardware
@@ -40,15 +40,7 @@ UNKNOWN_POINT_S = 60.0
 OPEN_BATCH = 8
 """Sequences assumed to run together where the load does not say."""
 
-_TIMED = (
-    "quantization",
-    "dtype",
-    "kv_cache_dtype",
-    "max_model_len",
-    "enforce_eager",
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-)
+_TIMED = (*fields_where(lambda role: role.step_time), "pipeline_parallel_size")
 
 
 class LaunchPoints(Protocol):

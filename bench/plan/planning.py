@@ -22,7 +22,7 @@ from bench.records.model import Run
 from bench.scenario.model import Scenario
 from bench.scenario.price import check
 from serving import devices
-from serving.config import Device, ServingConfig
+from serving.config import Device, ServingConfig, fields_where
 from serving.costmodel import support
 from serving.engines import engine
 from serving.errors import UserError
@@ -164,7 +164,7 @@ def _unsupported(config: ServingConfig, target: Target) -> list[str]:
     return [reason] if reason and not config.attempt else []
 
 
-COMMON = frozenset({"engine", "engine_version", "device", "model", "revision", "checkpoint", "tokenizer"})
+COMMON = frozenset(fields_where(lambda role: role.kind in ("engine", "model")))
 """Fields that every engine honours by being what they are; the rest must be listed by the engine."""
 
 

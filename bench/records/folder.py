@@ -25,7 +25,7 @@ from bench.point import Load, Point
 from bench.records import parquet
 from bench.records.model import SCHEMA, ClientHealth, Run
 from serving import masking, wire
-from serving.config import ServingConfig
+from serving.config import SECRETS_BY_NAME, ServingConfig
 from serving.errors import BrokenRunError, Failure, FailureKind, UserError
 
 
@@ -47,7 +47,7 @@ class RunFolder:
             ) from error
         (path / "points").mkdir()
         (path / "launches").mkdir()
-        (path / "scenario.yaml").write_bytes(masking.document(scenario_text))
+        (path / "scenario.yaml").write_bytes(masking.document(scenario_text, SECRETS_BY_NAME))
         _write_whole(path / "manifest.json", json.dumps({"schema": SCHEMA, **manifest}, indent=2) + "\n")
         return cls(path)
 

@@ -13,12 +13,12 @@ from bench.point import Load
 from bench.scenario import rules, yamlfile
 from bench.scenario.model import Range, Scenario
 from serving import masking
-from serving.config import Scalar, ServingConfig
+from serving.config import SECRETS_BY_NAME, Scalar, ServingConfig, fields_where
 from serving.engines import ENGINES
 from serving.errors import ScenarioError
 from serving.units import size_bytes
 
-ELSEWHERE = ("engine", "engine_version", "model", "revision", "checkpoint", "device")
+ELSEWHERE = fields_where(lambda role: role.own_place)
 """Fields of ServingConfig that have a place of their own in a scenario, outside settings and grid."""
 
 
@@ -30,7 +30,7 @@ def load(file: Path) -> Scenario:
             raise ScenarioError(
                 file, lines[(reserved,)], reserved, "the key", ", ".join(_keys(Scenario, ())) or "-"
             )
-    sha256 = hashlib.sha256(masking.document(file.read_bytes())).hexdigest()
+    sha256 = hashlib.sha256(masking.document(file.read_bytes(), SECRETS_BY_NAME)).hexdigest()
     try:
         scenario = Scenario.model_validate({**data, "file": file, "sha256": sha256})
     except ValidationError as error:

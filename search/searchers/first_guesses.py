@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from search.result import Settings, key_of
 from search.space import Space, made
-from serving.config import Scalar
+from serving.config import ROLES, Scalar, fields_where
 
-EIGHT_BIT: dict[str, tuple[Scalar, ...]] = {
-    "quantization": ("fp8", "w8a8", "int8", "fp8_per_tensor", "fp8_per_channel", "w8a16"),
-    "kv_cache_dtype": ("fp8", "fp8_e4m3"),
-}
+EIGHT_BIT = {name: role.eight_bit for name, role in ROLES.items() if role.eight_bit}
 """By axis, the first of these that it has."""
-DEVICES = "tensor_parallel_size"
+(DEVICES,) = fields_where(lambda role: role.parallel)
 
 
 def recipes(space: Space) -> list[Settings]:

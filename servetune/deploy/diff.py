@@ -8,6 +8,7 @@ from typing import Any, Literal
 from servetune.deploy.evidence.account import NOT_HELD, differs, said_of
 from servetune.deploy.spec import ServingSpec
 from serving import masking
+from serving.config import ROLES, SETTINGS
 
 Risk = Literal["api", "quality", "security", "capacity", "restart", "record"]
 
@@ -23,13 +24,9 @@ RISKS: dict[Risk, str] = {
 
 BY_NAME: dict[str, Risk] = {
     "model.served_name": "api",
-    "parameters.max_model_len": "api",
     "model.source": "quality",
     "model.revision": "quality",
     "model.files": "quality",
-    "parameters.quantization": "quality",
-    "parameters.dtype": "quality",
-    "parameters.kv_cache_dtype": "quality",
     "engine.name": "quality",
     "engine.version": "quality",
     "engine.plugins": "security",
@@ -39,6 +36,10 @@ BY_NAME: dict[str, Risk] = {
     "hardware.gpu": "capacity",
     "hardware.gpus": "capacity",
     "capacity.replicas": "capacity",
+    **dict.fromkeys(
+        (f"parameters.{name}" for name in SETTINGS if ROLES[name].output == "differs"), "quality"
+    ),
+    **dict.fromkeys((f"parameters.{name}" for name in SETTINGS if ROLES[name].api), "api"),
 }
 BY_PART: dict[str, Risk] = {"parameters": "capacity", "native": "capacity", "env": "restart"}
 

@@ -32,14 +32,9 @@ from servetune.deploy.spec import (
     SpecStatus,
     SpecWorkload,
 )
-from serving.config import ServingConfig
+from serving.config import SETTINGS, ServingConfig
 from serving.engines.installed import short_name
 from serving.masking import holds_secret
-
-IDENTITY = frozenset(
-    {"engine", "engine_version", "device", "model", "revision", "checkpoint", "tokenizer", "url",
-     "gpus", "api_key_env", "extra_args", "env", "sim", "attempt"}
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,7 @@ def _parameters(
     A setting that was tried and is best left to the engine is resolved, too: nothing is to be set.
     """
     found = {}
-    for name in sorted(set(ServingConfig.model_fields) - IDENTITY):
+    for name in sorted(SETTINGS):
         value = getattr(config, name)
         others = {getattr(other, name) for other in tried if other.engine == config.engine}
         if value is not None and len(others) > 1:

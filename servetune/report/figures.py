@@ -61,7 +61,7 @@ def known_metrics(outcomes: Sequence[PointResult]) -> list[str]:
 
 def axes(candidates: Sequence[Candidate], names: Sequence[str]) -> list[str]:
     """What candidates differ in: engine and settings first, then the load."""
-    found = [n for n in ("engine", "quantization", *names) if len({axis(c, n) for c in candidates}) > 1]
+    found = [n for n in (*labels.BARE, *names) if len({axis(c, n) for c in candidates}) > 1]
     loads = [n for n in LOAD_AXES if len({axis(c, n) for c in candidates}) > 1]
     return list(dict.fromkeys([*found, *loads]))
 
@@ -96,7 +96,7 @@ def _candidate(
 
 
 def axes_of(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(["engine", "quantization", *names, *LOAD_AXES]))
+    return list(dict.fromkeys([*labels.BARE, *names, *LOAD_AXES]))
 
 
 def _extreme(candidate: Candidate, metrics: Sequence[str], side: int) -> list[float | str | None]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.result import PointResult
 from servetune.report.ranking import COST, Candidate, Rank
-from serving.config import ServingConfig
+from serving.config import ROLES, ServingConfig, fields_where
 
 MARKS: dict[Rank, str] = {
     "fit": "✓ ok",
@@ -110,9 +110,13 @@ def relation(gain: float, better: str) -> str:
     return f"costs {abs(change):.0%} {'less' if change <= 0 else 'more'} than"
 
 
+BARE = fields_where(lambda role: role.label == "value")
+"""Engine and quantization: shown first, and without their names."""
+
+
 def config_text(config: ServingConfig, names: Sequence[str]) -> str:
     """`vllm w8a8 max_num_seqs=8`: engine and quantization bare, the rest of `names` by name where set."""
-    rest = ((n, config.shown(n)) for n in names if n not in ("engine", "quantization"))
+    rest = ((n, config.shown(n)) for n in names if n not in BARE)
     named = (f"{n}={value_text(value)}" for n, value in rest if value is not None)
     return " ".join([config.engine, config.quantization, *named])
 
@@ -126,7 +130,7 @@ def value_text(value: object) -> str:
     return str(value)
 
 
-HIDDEN = ("checkpoint", "attempt")
+HIDDEN = fields_where(lambda role: role.tables == "never")
 """They follow from the quantization and say nothing of their own."""
 
 
@@ -139,7 +143,7 @@ def varying(configs: Sequence[ServingConfig]) -> list[str]:
     everything = [d for dumps in groups.values() for d in dumps]
 
     def differs(name: str) -> bool:
-        if name in ("engine", "engine_version", "device"):
+        if ROLES[name].kind == "engine":
             return any(d[name] != everything[0][name] for d in everything)
         return any(d[name] != dumps[0][name] for dumps in groups.values() for d in dumps)
 

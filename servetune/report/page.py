@@ -204,7 +204,7 @@ def _table(jobs: Sequence[Job], names: Sequence[str], outcomes: Sequence[PointRe
     """The ranked table: one row a candidate, settings as columns of their own so that each can be sorted."""
     if not jobs:
         return {"settings": [], "metrics": [], "rows": [], "ranked_by": None}
-    settings = list(dict.fromkeys(["engine", "quantization", *names]))
+    settings = list(dict.fromkeys([*labels.BARE, *names]))
     chosen = [c.metric for c in columns_for(jobs[0], outcomes)]
     known = set(figures.known_metrics(outcomes))
     chosen = [jobs[0].objective.metric, *(m for m in chosen if m != jobs[0].objective.metric)]

@@ -14,11 +14,12 @@ from bench.plan.feasibility import Feasibility
 from bench.plan.planning import Plan
 from servetune.report import labels
 from serving import devices
+from serving.config import fields_where
 from serving.costmodel.hardware import GIB
 from serving.units import duration
 
 MOST_ROWS = 40
-WHO = ("engine", "engine_version", "device", "model", "revision", "tokenizer", "quantization")
+WHO = fields_where(lambda role: role.tables == "head")
 """Not among the settings that are shared: the head of the plan and each row say them."""
 
 

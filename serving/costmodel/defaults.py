@@ -6,11 +6,11 @@ Light on purpose (no pydantic): the simulated server starts from it too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from serving import devices
-from serving.config import ServingConfig
+from serving.config import ServingConfig, fields_where
 from serving.costmodel.hardware import GIB, Hardware
 from serving.costmodel.shapes import Shape
 
@@ -37,7 +37,7 @@ class Resolved:
     pipeline_parallel_size: int = 1
 
 
-NAMES = frozenset(field.name for field in fields(Resolved)) - {"pipeline_parallel_size"}
+NAMES = frozenset(fields_where(lambda role: role.cost_model))
 """Those that are settings of ServingConfig; the pipeline's size is a flag in extra_args."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from serving import wire
-from serving.config import ServingConfig
+from serving.config import SETTINGS, ServingConfig
 from serving.engine import Engine
 from serving.errors import Failure, FailureKind
 from serving.failure.classify import Behaviour, tail
@@ -20,11 +20,6 @@ POLL_S = 0.1
 PROBE_TOKENS = 8
 SAID_BYTES = 2000
 PROBE = {"prompt": "Once upon a time", "max_tokens": PROBE_TOKENS, "temperature": 0.0, "stream": True}
-IDENTITY = frozenset(
-    {"engine", "engine_version", "device", "model", "revision", "checkpoint", "tokenizer", "url",
-     "gpus", "api_key_env", "extra_args", "env", "sim", "attempt"}
-)  # fmt: skip
-"""Fields that say what is run and where; the others are settings, and compared by value."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +130,7 @@ def account(
 def differences(asked: Mapping[str, object], effective: Mapping[str, object]) -> list[str]:
     """Settings that the server reports otherwise than asked; what it does not report is not compared."""
     found = []
-    for name in sorted(set(asked) - IDENTITY):
+    for name in sorted(set(asked).intersection(SETTINGS)):
         want, got = asked[name], effective.get(name)
         if got is None or want == "auto" or _equal(want, got):
             continue

@@ -21,7 +21,7 @@ from servetune.deploy.diff import changes
 from servetune.deploy.spec import SecretRef
 from servetune.deploy.specify import SpecRequest, specify
 from serving import masking
-from serving.config import ServingConfig
+from serving.config import SECRETS_BY_NAME, ServingConfig
 from serving.engine import Command
 from serving.engines.vllm import _arguments
 from serving.errors import ScenarioError, UserError
@@ -179,8 +179,8 @@ def test_a_run_leaves_it_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture[st
 
 def test_a_document_without_secrets_stays_as_it_is() -> None:
     raw = b"# note\nengines: [{settings: {env: {A: b}, max_num_batched_tokens: 8}}]  # more\n"
-    assert masking.document(raw) is raw
-    assert masking.document(b"") == b""
+    assert masking.document(raw, SECRETS_BY_NAME) is raw
+    assert masking.document(b"", SECRETS_BY_NAME) == b""
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,12 @@ def test_a_document_without_secrets_stays_as_it_is() -> None:
 )
 def test_a_secret_that_is_written_in_another_way_is_found_too(written: str) -> None:
     raw = f"name: tester\n{written}\n".encode()
-    before, after = yaml.safe_load(raw), yaml.safe_load(masking.document(raw))
+    before, after = yaml.safe_load(raw), yaml.safe_load(masking.document(raw, SECRETS_BY_NAME))
     assert after["name"] == before["name"]
     assert all(masking.is_masked(value) for value in after["env"].values())
-    assert masking.document(masking.document(raw)) == masking.document(raw)
+    assert masking.document(masking.document(raw, SECRETS_BY_NAME), SECRETS_BY_NAME) == masking.document(
+        raw, SECRETS_BY_NAME
+    )
 
 
 def test_errors_do_not_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from servetune.deploy.deployable import refusals
 from servetune.deploy.exporters.deployment import Deployment, ExportedSlo, Secret
 from servetune.deploy.spec import ServingSpec, SloFact
 from serving import devices
+from serving.config import fields_where
 from serving.engines.vllm import CACHE_LABELS, ONLINE, SWITCHES, VALUE_FLAGS
 from serving.errors import UserError
 
@@ -15,7 +16,8 @@ SET = frozenset({"tuned", "fixed"})
 HELD = ("enable_prefix_caching", "gpu_memory_utilization", "kv_cache_dtype", "block_size")
 """Settings a running server says of itself that do not depend on how much memory was free."""
 
-NOT_FLAGS = frozenset({"model", "engine", "engine_version", "device", "revision", "checkpoint", "attempt"})
+NOT_FLAGS = frozenset(fields_where(lambda role: role.own_place or role.kind == "intent"))
+"""Parameters that a spec says elsewhere, or that no engine sees."""
 
 
 def deployment(spec: ServingSpec) -> Deployment:
