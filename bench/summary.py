@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from bench.metrics import METRICS
 from bench.records.folder import RunFolder
 from bench.result import PointResult, outcomes
 from bench.scenario import scenariofile
+from bench.store import write_whole
 from serving.config import TYPES, ServingConfig, fields_where
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def write(
     """Writes both files whole or not at all; returns their paths."""
     table = frame(folder, found, cards)
     csv, parquet = folder.path / "summary.csv", folder.path / "summary.parquet"
-    _whole(csv, lambda path: table.to_csv(path, index=False))
-    _whole(parquet, lambda path: table.to_parquet(path, index=False))
+    write_whole(csv, lambda path: table.to_csv(path, index=False))
+    write_whole(parquet, lambda path: table.to_parquet(path, index=False))
     return [csv, parquet]
 
 
@@ -120,11 +120,3 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, dict):
         return ", ".join(f"{k}={v}" for k, v in value.items()) or None
     return value
-
-
-def _whole(path: Path, write_to: Callable[[Path], object]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    write_to(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)

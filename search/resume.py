@@ -7,17 +7,15 @@ measured before is kept in the results folder and not measured again.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from bench.store import Log, read
 from search.result import Settings, TrialResult, from_json
 from serving.config import Scalar
-from serving.errors import BrokenRunError
 
 NAME = "study.jsonl"
 MOST_ATTEMPTS = 2
@@ -48,18 +46,13 @@ class StudyLog:
 
     def append(self, event: str, **fields: Any) -> None:
         """One event, on disk before this returns. OSError when the disk is full: nothing is half kept."""
-        line = json.dumps({"event": event, **fields}, separators=(",", ":"), default=str) + "\n"
-        with (self.folder / NAME).open("ab") as file:
-            torn = file.tell() > 0 and not self._whole()
-            file.write((("\n" if torn else "") + line).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        Log(self.folder / NAME).append({"event": event, **fields})
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Every complete event in order; a line torn by a kill is passed over, other damage is an error."""
-        path = self.folder / NAME
-        if path.exists():
-            self._read(path)
+        for end, event in read(self.folder / NAME, self._offset):
+            self._offset = end
+            self._events.append(event)
         return iter(self._events)
 
     def trials(self) -> list[TrialRecord]:
@@ -71,29 +64,6 @@ class StudyLog:
         """Every look of every trial and of the finalists, in order."""
         self._fold()
         return list(self._history)
-
-    def _read(self, path: Path) -> None:
-        with path.open("rb") as file:
-            file.seek(self._offset)
-            chunk = file.read()
-        whole = chunk[: chunk.rfind(b"\n") + 1]
-        lines = whole.splitlines(keepends=True)
-        for number, line in enumerate(lines):
-            try:
-                event = json.loads(line) if line.strip() else None
-            except ValueError as error:
-                # Torn by a kill: what follows is the resume, or has still to be written.
-                if number + 1 == len(lines):
-                    return
-                if b'"event":"resumed"' not in lines[number + 1]:
-                    shown = line[:60].decode(errors="replace")
-                    raise BrokenRunError(
-                        f"{path}: at byte {self._offset}: not an event: {shown!r}"
-                    ) from error
-                event = None
-            self._offset += len(line)
-            if event is not None:
-                self._events.append(event)
 
     def _fold(self) -> None:
         for event in islice(self.events(), self._folded, None):
@@ -113,8 +83,3 @@ class StudyLog:
             if event["event"] == "outcome" and before is not None:
                 looks = (*before.outcomes, outcome)
                 self._trials[number] = replace(before, outcomes=looks, ended=event["last"])
-
-    def _whole(self) -> bool:
-        with (self.folder / NAME).open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"

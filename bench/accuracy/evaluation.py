@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.accuracy.task import Measures
+from bench.store import write_whole
 from serving.errors import BrokenRunError, Failure, FailureKind
 
 SCHEMA = 1
@@ -118,7 +119,7 @@ def save_scores(folder: Path, result: TaskResult) -> None:
         "backend": result.backend,
         "scored": {item: asdict(scored) for item, scored in result.scored.items()},
     }
-    write_whole(folder / f"{result.name}.scores.json", plain)
+    _write(folder / f"{result.name}.scores.json", plain)
 
 
 def load(folder: Path) -> Evaluation:
@@ -167,7 +168,7 @@ def save_head(
     evaluation: Evaluation, tasks: Mapping[str, Any], settings: Mapping[str, Any], state: str
 ) -> None:
     """Writes `evaluation.json`; `state` is started, interrupted, failed or finished."""
-    write_whole(
+    _write(
         evaluation.folder / "evaluation.json",
         {
             "schema": SCHEMA,
@@ -186,9 +187,5 @@ def save_head(
     )
 
 
-def write_whole(path: Path, plain: Mapping[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(
-        json.dumps(plain, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    temporary.replace(path)
+def _write(path: Path, plain: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(plain, indent=1, default=str, ensure_ascii=False) + "\n")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench import store
 from bench.accuracy.task import Reply
 from serving.errors import BrokenRunError
 
@@ -34,22 +32,15 @@ class Journal:
     """Appends entries; a power cut loses at most the last second, a kill nothing that was appended."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._log = store.Log(path, sync_s=SYNC_S, escape=False)
 
     def __enter__(self) -> Self:
-        whole = _whole_bytes(self.path)
-        self._file = self.path.open("ab")
-        # What a kill tore in the middle of a line is cut off, so that the next line is one.
-        self._file.truncate(whole)
-        self._synced = time.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        self._log.sync()
 
     def add(self, entry: Entry) -> None:
         plain: dict[str, Any] = {
@@ -62,21 +53,13 @@ class Journal:
             plain["error"] = entry.error
         else:
             plain["answers"] = [_short(answer) for answer in entry.answers]
-        self._file.write(json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        if time.monotonic() - self._synced > SYNC_S:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
+        self._log.append(plain)
 
 
 def read(path: Path) -> Iterator[Entry]:
     """Entries in the order they came; a torn last line is passed over. BrokenRunError for anything else."""
-    if not path.exists():
-        return
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1], 1):
+    for end, plain in store.read(path):
         try:
-            plain = json.loads(line)
             answers = tuple(_answer(answer) for answer in plain.get("answers", ()))
             yield Entry(
                 plain["item"],
@@ -86,8 +69,8 @@ def read(path: Path) -> Iterator[Entry]:
                 plain.get("error", ""),
                 plain["took_s"],
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise BrokenRunError(f"{path}:{number}: not an answer: {error}") from error
+        except (KeyError, TypeError) as error:
+            raise BrokenRunError(f"{path}: the line up to byte {end} is not an answer: {error}") from error
 
 
 def _short(answer: Reply) -> dict[str, Any]:
@@ -104,10 +87,3 @@ def _short(answer: Reply) -> dict[str, Any]:
 def _answer(plain: dict[str, Any]) -> Reply:
     fields: dict[str, Any] = {k: tuple(v) if k in _TUPLES else v for k, v in plain.items()}
     return Reply(**fields)
-
-
-def _whole_bytes(path: Path) -> int:
-    if not path.exists():
-        return 0
-    data = path.read_bytes()
-    return data.rfind(b"\n") + 1

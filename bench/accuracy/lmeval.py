@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from bench.accuracy.evaluation import Scored, TaskResult
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import ONE_PASS, Ask, Item, Measures, Need, Pass, Reply, Score
+from bench.store import write_whole
 from serving.engine import Endpoint
 from serving.errors import ServetuneError, UserError
 from serving.install import environments
@@ -78,7 +79,11 @@ class LmEvalTask:
         """Result and requests sent. A finished earlier run in `folder` is read, not repeated."""
         samples = folder / f"{self.name}.samples.jsonl"
         if not samples.exists():
-            self._start(self._job(endpoint, settings, samples, concurrency, tokenizer), folder, watch)
+
+            def harness(part: Path) -> None:
+                self._start(self._job(endpoint, settings, part, concurrency, tokenizer), folder, watch)
+
+            write_whole(samples, harness)
         lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
         scored = {f"{line['task']}/{line['doc_hash'][:16]}": _scored(line) for line in lines}
         return TaskResult(self.name, "accuracy", 0.0, scored, backend=_version()), len(scored)

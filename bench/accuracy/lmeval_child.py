@@ -33,15 +33,12 @@ def main(job_file: str) -> None:
         fewshot_random_seed=0,
         **chosen(job, manager),
     )
-    target = Path(job["samples"])
-    part = target.with_name(target.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    with Path(job["samples"]).open("w", encoding="utf-8") as file:
         for task, samples in found["samples"].items():
             for sample in samples:
                 # `doc_hash` is of the document alone; a filter gives one sample more for each document.
                 kept = {k: v for k, v in sample.items() if k not in ("arguments", "doc", "resps")}
                 file.write(json.dumps({"task": task, **kept}, default=str) + "\n")
-    part.replace(target)
 
 
 def chosen(job: dict[str, Any], manager: Any) -> dict[str, Any]:

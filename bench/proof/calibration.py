@@ -27,6 +27,7 @@ from typing import Any, Self
 from bench.client.drive import Drive, drive
 from bench.metrics.statistics import percentile
 from bench.point import Load
+from bench.store import write_whole
 from bench.traffic.prompts import prompts
 from serving.engine import Endpoint
 from serving.errors import ServetuneError
@@ -107,9 +108,7 @@ def calibration(
     if not any(step.honest and step.streams >= STREAMS[0] for step in found.steps):
         return found  # a busy machine now is no fact about the machine
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".part")
-    temporary.write_text(json.dumps(found.as_json(), indent=1) + "\n")
-    temporary.replace(file)
+    write_whole(file, json.dumps(found.as_json(), indent=1) + "\n")
     return found
 
 

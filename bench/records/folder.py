@@ -15,7 +15,6 @@ synced: a kill at any moment costs at most the point in flight. A torn last line
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any, Self
 from bench.point import Load, Point
 from bench.records import parquet
 from bench.records.model import SCHEMA, ClientHealth, Run
+from bench.store import Log, read, write_whole
 from serving import masking, wire
 from serving.config import SECRETS_BY_NAME, ServingConfig
 from serving.errors import BrokenRunError, Failure, FailureKind, UserError
@@ -47,8 +47,8 @@ class RunFolder:
             ) from error
         (path / "points").mkdir()
         (path / "launches").mkdir()
-        (path / "scenario.yaml").write_bytes(masking.document(scenario_text, SECRETS_BY_NAME))
-        _write_whole(path / "manifest.json", json.dumps({"schema": SCHEMA, **manifest}, indent=2) + "\n")
+        write_whole(path / "scenario.yaml", masking.document(scenario_text, SECRETS_BY_NAME))
+        write_whole(path / "manifest.json", json.dumps({"schema": SCHEMA, **manifest}, indent=2) + "\n")
         return cls(path)
 
     @classmethod
@@ -73,30 +73,11 @@ class RunFolder:
 
     def append(self, kind: str, **fields: Any) -> None:
         """One event, on disk before this returns."""
-        line = json.dumps({"event": kind, **fields}, separators=(",", ":"), default=str) + "\n"
-        log = self.path / "events.jsonl"
-        torn = log.exists() and log.stat().st_size > 0 and not _ends_with_newline(log)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + line)
-            file.flush()
-            os.fsync(file.fileno())
+        Log(self.path / "events.jsonl").append({"event": kind, **fields})
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Every complete event in order; a line torn by a kill is passed over, anything else is an error."""
-        log = self.path / "events.jsonl"
-        if not log.exists():
-            return
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-        for number, line in enumerate(lines, 1):
-            if not line:
-                continue
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                resumed = number < len(lines) and '"event":"resumed"' in lines[number]
-                if number >= len(lines) - 1 or resumed:
-                    continue
-                raise BrokenRunError(f"{log}:{number}: not an event: {line[:60]!r}") from error
+        return (event for _, event in read(self.path / "events.jsonl"))
 
     def done(self) -> set[str]:
         """Keys of the points that are measured or have failed for good."""
@@ -108,7 +89,7 @@ class RunFolder:
         target.mkdir(exist_ok=True)
         parquet.write_records(run.records, target / "records.parquet")
         parquet.write_samples(run.samples, target / "samples.parquet")
-        _write_whole(target / "point.json", json.dumps(_run_to_json(run), indent=1, default=str) + "\n")
+        write_whole(target / "point.json", json.dumps(_run_to_json(run), indent=1, default=str) + "\n")
         self.append("point", key=run.point.key, failure=run.failure.kind if run.failure else None)
 
     def run(self, key: str) -> Run:
@@ -178,19 +159,3 @@ def _run_from_json(stored: dict[str, Any], records: Any, samples: Any) -> Run:
         schema=stored["schema"],
         **{name: stored[name] for name in _PLAIN},
     )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """The file is either the old one or all of `text`, whatever happens in between."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

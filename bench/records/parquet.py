@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from bench.records.model import Record, RequestError, Sample
+from bench.store import write_whole
 from serving import wire
 
 _TUPLES = ("event_s", "event_tokens")
@@ -70,12 +70,8 @@ def _write(columns: dict[str, list[Any]], schema: Any, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        pq.write_table(pa.table(columns, schema=schema), file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    table = pa.table(columns, schema=schema)
+    write_whole(path, lambda part: pq.write_table(table, part, compression="zstd"))
 
 
 def _read(path: Path, names: list[str]) -> dict[str, list[Any]]:

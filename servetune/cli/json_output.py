@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.store import write_whole
+
 
 def write_json(data: Any, target: str) -> None:
     """`data` as JSON to stdout ("-") or to a file, whole or not at all. Infinite and NaN become null."""
@@ -15,10 +17,7 @@ def write_json(data: Any, target: str) -> None:
     if target == "-":
         sys.stdout.write(text)
         return
-    path = Path(target)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(Path(target), text)
 
 
 def _finite(data: Any) -> Any:

@@ -52,6 +52,7 @@ def spec_command(
 
     from bench.records.folder import RunFolder
     from bench.scenario import scenariofile
+    from bench.store import write_whole
     from servetune.deploy import specify
     from servetune.deploy.deployable import dump
     from servetune.deploy.quoting import one_line
@@ -76,9 +77,7 @@ def spec_command(
     if out is None:
         print(dump(found), end="")
         return 0
-    part = out.with_name(out.name + ".part")
-    part.write_text(dump(found), encoding="utf-8")
-    part.replace(out)
+    write_whole(out, dump(found))
     print(f"wrote {out}", file=sys.stderr)
     return 0
 

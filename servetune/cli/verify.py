@@ -41,6 +41,7 @@ def verify_command(
     ] = None,
 ) -> int:
     """Start the exported files and hold every claim against them. Exit: 0 PASS, 1 FAIL, 3 INCONCLUSIVE."""
+    from bench.store import write_whole
     from servetune.cli.json_output import write_json
     from servetune.deploy.deployable import dump
     from servetune.deploy.evidence.account import FINGERPRINT
@@ -86,7 +87,7 @@ def verify_command(
         status = found.status.model_copy(update={"verified": True})
         said = [(FINGERPRINT, c.note) for c in claims if c.name == "fingerprint"]
         changed = {"status": status, "effective": {**found.effective, **dict(said)}}
-        out.write_text(dump(found.model_copy(update=changed)), encoding="utf-8")
+        write_whole(out, dump(found.model_copy(update=changed)))
         print(f"wrote {out}", file=sys.stderr)
     return EXIT[verdict]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -22,6 +21,7 @@ from bench.metrics import METRICS
 from bench.records.folder import RunFolder
 from bench.result import PointResult
 from bench.scenario.model import Scenario
+from bench.store import write_whole
 from servetune.report import accuracy_table, failed, figures, labels, study
 from servetune.report.best import Best, answers, everywhere
 from servetune.report.ranking import COST, Candidate, Job, push, tally
@@ -43,12 +43,7 @@ def write(
 ) -> Path:
     """Writes report.html whole or not at all; returns its path."""
     path = folder.path / "report.html"
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(render(folder, scenario, outcomes, jobs, cards))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, render(folder, scenario, outcomes, jobs, cards))
     return path
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from bench.accuracy.scorecard import by_part
 from bench.accuracy.settings import Accuracy
 from bench.gate.scorecards import Scorecard
+from bench.store import write_whole
 from serving.claims import COLOUR, Claim, Verdict, overall
 
 HERE = Path(__file__).parent
@@ -86,9 +87,7 @@ def settling(items: int | None) -> str:
 
 def write(path: Path, found: Sequence[Claim], candidate: str, baseline: str, settings: Accuracy) -> None:
     """The page, whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(render(found, candidate, baseline, settings), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, render(found, candidate, baseline, settings))
 
 
 def render(found: Sequence[Claim], candidate: str, baseline: str, settings: Accuracy) -> str:

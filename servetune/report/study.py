@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.folder import RunFolder
+from search.resume import NAME, StudyLog
 from servetune.report import labels
 from serving.errors import BrokenRunError
 from serving.units import share
 
-LOG, ANSWER = "study.jsonl", "study.json"
+ANSWER = "study.json"
 DRAWN = ("number", "fidelity", "label", "value", "spread", "feasible", "open", "values", "settings")
 
 
 def read(folder: RunFolder) -> dict[str, Any] | None:
     """What the template and the figures need; None for a run that is no study."""
-    if not (folder.path / LOG).is_file():
+    if not (folder.path / NAME).is_file():
         return None
-    events = _events(folder.path / LOG)
+    events = StudyLog(folder.path).events()
     answer = _answer(folder.path / ANSWER)
     looks = [_look(event) for event in events if "outcome" in event]
     winner = answer["winner"] if answer else None
@@ -190,17 +191,6 @@ def _ledger(spent: Mapping[str, float]) -> list[dict[str, Any]]:
         for phase, seconds in spent.items()
         if phase != "total"
     ]
-
-
-def _events(path: Path) -> list[dict[str, Any]]:
-    """Complete lines; the last one may be torn by a kill, as may one before a resume."""
-    found = []
-    for line in path.read_bytes().splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
 
 
 def _answer(path: Path) -> dict[str, Any] | None:

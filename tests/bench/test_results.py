@@ -89,11 +89,10 @@ def test_parquet_keeps_every_field(tmp_path_factory: pytest.TempPathFactory, row
     assert parquet.read_records(path) == tuple(rows)
 
 
+ROOT = Path(__file__).parents[2]
 WRITER = """
-    import sys
     from dataclasses import replace
     from pathlib import Path
-    sys.path.insert(0, {root!r})
     from tests.support.stored_run import RUN
     from bench.records.folder import RunFolder
     folder = RunFolder.open(Path({path!r}))
@@ -105,16 +104,17 @@ WRITER = """
 
 def test_kill_9_at_random_moments_loses_at_most_the_point_in_flight(tmp_path: Path) -> None:
     made = folder(tmp_path)
-    code = textwrap.dedent(WRITER.format(root=str(Path(__file__).parents[2]), path=str(made.path)))
+    code = textwrap.dedent(WRITER.format(path=str(made.path)))
     moments = random.Random(5)
     for _ in range(6):
-        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert child.stdout is not None
         said = [child.stdout.readline() for _ in range(moments.randrange(1, 12))]
         os.kill(child.pid, signal.SIGKILL)
         said += child.stdout.readlines()
-        child.wait()
+        assert child.wait() == -signal.SIGKILL
         finished = {int(line) for line in said if line.endswith("\n")}
+        assert finished
         runs = made.runs()  # every logged point reads back whole
         repeats = {run.point.repeat for run in runs}
         assert finished <= repeats

@@ -10,6 +10,7 @@ import pytest
 from bench.records.folder import RunFolder
 from search.explain import explained
 from search.result import Settings, TrialResult
+from search.resume import NAME
 from servetune.report import study
 from tests.support.chromium import tab
 from tests.support.page_fixture import EVIL, check, write
@@ -39,7 +40,7 @@ def made(folder: RunFolder, *, name: str = "fp8", ended: bool = True) -> RunFold
         {"event": "outcome", "trial": n, "outcome": o.as_json(), "last": True} for n, o in enumerate(seen)
     ]
     lines = [json.dumps(event) for event in events]
-    (folder.path / study.LOG).write_text("\n".join([*lines, '{"event":"outc']))
+    (folder.path / NAME).write_text("\n".join([*lines, '{"event":"outc']))
     if not ended:
         return folder
     gain = {"estimate": 0.31, "low": 0.19, "high": 0.43}

@@ -25,6 +25,7 @@ from rivals.clients import CLIENTS, VLLM_FIGURES, Job
 from bench.client.drive import Drive, drive
 from bench.point import Load
 from bench.proof import calibration
+from bench.store import write_whole
 from bench.traffic.prompts import Prompts, prompts, prompts_for
 from serving.config import ServingConfig
 from serving.engine import Endpoint
@@ -139,9 +140,8 @@ def theirs(
 
 def keep(out: Path, found: dict[str, Any]) -> None:
     """What is known so far, whole or not at all."""
-    part = out / "stretch.json.part"
-    part.write_text(json.dumps(found, indent=1) + "\n")
-    part.replace(out / (PARTIAL if not found["engine"] else "stretch.json"))
+    path = out / (PARTIAL if not found["engine"] else "stretch.json")
+    write_whole(path, json.dumps(found, indent=1) + "\n")
 
 
 def table(found: dict[str, Any]) -> str:
