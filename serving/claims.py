@@ -11,7 +11,6 @@ Part = Literal["Cost", "Latency", "Accuracy", "Security", "Stability"]
 PARTS: tuple[Part, ...] = ("Cost", "Latency", "Accuracy", "Security", "Stability")
 EXIT: dict[Verdict, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
 """Exit status of a command that ends with this verdict."""
-COLOUR: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 
 
 @dataclass(frozen=True)

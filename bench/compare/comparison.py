@@ -22,7 +22,7 @@ from bench.metrics.view import View
 from bench.records.model import Run
 from bench.scenario.model import Price
 from bench.scenario.slo import Slo
-from serving.claims import Verdict, combined
+from serving.claims import Verdict
 
 MARGIN = 0.05
 
@@ -211,8 +211,3 @@ def compare_all(
         a, b = _side("A", p.a, slos, price), _side("B", p.b, slos, price)
         found += [(p.label, _claim(a, b, m, margin, confidence, RESTART_SPREAD)) for m in metrics]
     return found, left
-
-
-def overall(claims: Sequence[Comparison]) -> Verdict:
-    """FAIL when any claim fails, PASS when all pass, else INCONCLUSIVE."""
-    return combined(claim.verdict for claim in claims)

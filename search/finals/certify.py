@@ -17,7 +17,7 @@ from bench.accuracy.verdict import Floor, certified
 from bench.evaluation import store
 from bench.plan.evaluations import Evaluating
 from bench.records.folder import RunFolder
-from serving.claims import Claim
+from serving.claims import Claim, Verdict
 
 if TYPE_CHECKING:
     from bench.scenario.model import Scenario
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Certificate:
-    """`verdict` PASS, FAIL or INCONCLUSIVE, and `why` it is no PASS; `floor` None: it could not be asked."""
+    """`why`: why `verdict` is no PASS; `floor` None: it could not be asked."""
 
-    verdict: str
+    verdict: Verdict
     why: str
     floor: Floor | None = None
     spot: tuple[Claim, ...] = ()

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from bench.compare.comparison import Comparison
 
 DEFAULT_METRICS = ("output_token_throughput_per_s", "ttft_p50_ms", "tpot_p50_ms")
-EXIT = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
 
 
 def compare_command(
@@ -32,13 +31,14 @@ def compare_command(
     """Is run B as good as run A? Ratio with interval, PASS, FAIL or INCONCLUSIVE (exit 0, 1, 3)."""
     from difflib import get_close_matches
 
-    from bench.compare.comparison import compare_all, overall
+    from bench.compare.comparison import compare_all
     from bench.metrics import METRICS
     from bench.records.folder import RunFolder
     from bench.scenario import scenariofile
     from bench.scenario.price import price_for
     from servetune.cli.json_output import write_json
     from servetune.report.compare_table import show
+    from serving.claims import EXIT, combined
 
     metrics = list(metric or DEFAULT_METRICS)
     unknown = [name for name in metrics if name not in METRICS]
@@ -60,15 +60,15 @@ def compare_command(
         write_json(as_json(claims, left), json)
     if json != "-":
         show(claims, left)
-    return EXIT[overall([claim for _, claim in claims])]
+    return EXIT[combined(claim.verdict for _, claim in claims)]
 
 
 def as_json(claims: Sequence[tuple[str, Comparison]], left: Sequence[str]) -> dict[str, Any]:
     """`{verdict, claims[{name, verdict, effect, interval, threshold, ...}], not_compared[]}`."""
-    from bench.compare.comparison import overall
+    from serving.claims import combined
 
     return {
-        "verdict": overall([claim for _, claim in claims]),
+        "verdict": combined(claim.verdict for _, claim in claims),
         "claims": [
             {
                 "name": f"{label}: {claim.metric}",

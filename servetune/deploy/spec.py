@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from servetune.deploy.quoting import plain
 from serving import devices
+from serving.claims import Verdict
 from serving.config import Scalar
 from serving.errors import UserError
 
@@ -141,7 +142,7 @@ class SpecAccuracy(SpecPart):
     split: Literal["all", "screen", "certify"] = "all"
     concurrency: Annotated[int, Field(ge=1)] = 1
     floor: Annotated[float | None, Field(gt=0, le=1, description="share of the baseline's score")] = None
-    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"] | None = None
+    verdict: Verdict | None = None
     certified: Annotated[bool, Field(description="judged on held-out items, for all finalists together")] = (
         False
     )

@@ -10,8 +10,9 @@ from bench.accuracy.evaluation import Evaluation
 from bench.accuracy.settings import Accuracy
 from bench.gate.scorecards import Scorecard
 from servetune.report import labels
-from servetune.report.scorecard_page import MARK, effect, settling
-from serving.claims import COLOUR, PARTS
+from servetune.report.marks import RANK_MARK, VERDICT_COLOUR, VERDICT_MARK
+from servetune.report.scorecard_page import effect, settling
+from serving.claims import PARTS
 from serving.config import ServingConfig
 from serving.units import duration
 
@@ -31,7 +32,7 @@ def rows(cards: Sequence[Scorecard], names: Sequence[str], beside: Path) -> list
                 "name": labels.config_text(one.config, names),
                 "key": one.config.key,
                 "verdict": floor.verdict if floor else "baseline",
-                "mark": f"{MARK[floor.verdict]} {floor.verdict}" if floor else "baseline",
+                "mark": f"{VERDICT_MARK[floor.verdict]} {floor.verdict}" if floor else "baseline",
                 "scores": {n: f"{v:.1%}" for n, v in one.scores().items() if v is not None},
                 "worst": f"{worst.name} {effect(worst)}" if worst else "",
                 "why": _why(one, failed is not None),
@@ -86,7 +87,7 @@ def show(
     table.add_column("worst: candidate - floor x baseline", overflow="fold")
     listed = rows(cards, names, beside)
     for row in listed:
-        colour = COLOUR.get(row["verdict"], "dim")
+        colour = VERDICT_COLOUR.get(row["verdict"], "dim")
         scores = [row["scores"].get(name, "-") for name in asked]
         table.add_row(f"[{colour}]{row['mark']}[/]", escape(row["name"]), *scores, escape(row["worst"]))
     out.print(table)
@@ -98,12 +99,10 @@ def show(
 def finished_line(config: ServingConfig, made: Evaluation) -> tuple[str, str]:
     """Mark and sentence of a finished evaluation."""
     if made.failure:
-        return labels.MARKS[
-            "failed"
-        ], f"accuracy of {config.label}: {made.failure.kind}: {made.failure.detail}"
+        return RANK_MARK["failed"], f"accuracy of {config.label}: {made.failure.kind}: {made.failure.detail}"
     if made.rejected:
         after = made.tasks[made.rejected].rejected_at
-        return labels.MARKS["below floor"], f"{config.label}: {made.rejected} rejected after {after} items"
+        return RANK_MARK["below floor"], f"{config.label}: {made.rejected} rejected after {after} items"
     scores = ", ".join(f"{t.name} {t.mean:.1%}" for t in made.tasks.values() if t.mean is not None)
     simulated = "SIMULATED " if made.simulated else ""
     return "✓ scored", f"{simulated}{config.label}: {scores or 'nothing'} in {duration(made.seconds)}"

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.compare.comparison import Comparison, overall
+from bench.compare.comparison import Comparison
 from bench.metrics import METRICS
-
-COLOUR = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
+from servetune.report.marks import VERDICT_COLOUR
+from serving.claims import Verdict, combined
 
 
 def show(claims: Sequence[tuple[str, Comparison]], left: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ def show(claims: Sequence[tuple[str, Comparison]], left: Sequence[str]) -> None:
         for width in (31, 21, 7, 12):
             table.add_column(min_width=width, no_wrap=True)
         for _, claim in group:
-            verdict = f"[{COLOUR[claim.verdict]}]{claim.verdict}[/]"
+            verdict = f"[{VERDICT_COLOUR[claim.verdict]}]{claim.verdict}[/]"
             table.add_row(f"  {claim.metric}", _effect(claim), _limit(claim), verdict)
         console.print(table)
     console.print("B / A with its interval, the limit it is held against, and the verdict", style="dim")
@@ -33,8 +33,8 @@ def show(claims: Sequence[tuple[str, Comparison]], left: Sequence[str]) -> None:
     notes = dict.fromkeys([*(note for _, claim in claims for note in claim.notes), *left])
     for note in notes:
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
-    verdict = overall([claim for _, claim in claims])
-    console.print(f"[bold {COLOUR[verdict]}]{verdict}[/]{_why(verdict)}", highlight=False)
+    verdict = combined(claim.verdict for _, claim in claims)
+    console.print(f"[bold {VERDICT_COLOUR[verdict]}]{verdict}[/]{_why(verdict)}", highlight=False)
 
 
 def _effect(claim: Comparison) -> str:
@@ -71,7 +71,7 @@ def _range(spreads: Sequence[float]) -> str:
     return f"{low:.1%}" if len(spreads) == 1 else f"{low:.1%} to {high:.1%}"
 
 
-def _why(verdict: str) -> str:
+def _why(verdict: Verdict) -> str:
     return {
         "PASS": ": every interval is on the good side of its limit",
         "FAIL": ": at least one interval is wholly beyond its limit",

@@ -10,6 +10,7 @@ from bench.metrics import METRICS
 from bench.records import complaints
 from bench.result import SHARES, PointResult
 from servetune.report import labels
+from servetune.report.marks import RANK_MARK
 from servetune.report.ranking import Candidate, Job, push
 
 LOAD_AXES = ("workload", "input_tokens", "output_tokens", "concurrency", "rate_per_s")
@@ -81,7 +82,7 @@ def _candidate(
         "job": job,
         "rank": candidate.rank,
         "standing": candidate.standing,
-        "mark": labels.MARKS[candidate.standing],
+        "mark": RANK_MARK[candidate.standing],
         "simulated": candidate.simulated,
         "name": labels.config_text(candidate.config, names),
         "config": candidate.config.key,

@@ -1,4 +1,4 @@
-"""How reports say things: numbers with units, names of metrics, marks of verdicts. Text only, no markup."""
+"""How reports say things: numbers with units, names of metrics and configurations. Text only, no markup."""
 
 from __future__ import annotations
 
@@ -7,19 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.result import PointResult
-from servetune.report.ranking import COST, Candidate, Rank
+from servetune.report.ranking import COST, Candidate
 from serving.config import ROLES, ServingConfig, fields_where
-
-MARKS: dict[Rank, str] = {
-    "fit": "✓ ok",
-    "doubtful": "? suspect",
-    "slo missed": "– SLO missed",
-    "below floor": "✗ accuracy",
-    "simulated": "~ simulated",
-    "invalid": "✗ invalid",
-    "failed": "! failed",
-}
-"""Sign and word together: never colour alone."""
 
 _SCALES: dict[str, tuple[str, float]] = {"bytes": ("GiB", 2.0**-30), "share": ("%", 100.0)}
 _NAMES = {

@@ -12,8 +12,8 @@ from bench.records import complaints
 from bench.records.model import Judgement, Run
 from bench.result import slo_state
 from bench.scenario.slo import Slo
+from servetune.report.marks import VALIDITY_COLOUR
 
-COLOUR = {"ok": "green", "suspect": "yellow", "invalid": "red"}
 SERIES = ("ttft", "tpot", "icl", "e2e", "schedule_lag")
 STATISTICS = ("p50", "p90", "p95", "p99", "mean")
 BESIDE = ("ttft_sent", "e2e_sent")
@@ -28,11 +28,11 @@ def show(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> None:
 
     console, view = Console(), View(run, slos)
     metrics, lacking = compute(run, slos=slos), needed(run)
-    colour = COLOUR[judgement.verdict]
+    colour = VALIDITY_COLOUR[judgement.verdict]
     console.print(f"verdict: [bold {colour}]{judgement.verdict}[/]")
     for reason in judgement.reasons:
         console.print(
-            f"  [{COLOUR[reason.verdict]}]{reason.verdict}[/] {escape(reason.text)}", highlight=False
+            f"  [{VALIDITY_COLOUR[reason.verdict]}]{reason.verdict}[/] {escape(reason.text)}", highlight=False
         )
         console.print(f"      {escape(reason.remedy)}", style="dim", highlight=False)
     _failed(console, run)

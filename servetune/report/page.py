@@ -22,7 +22,7 @@ from bench.records.folder import RunFolder
 from bench.result import PointResult
 from bench.scenario.model import Scenario
 from bench.store import write_whole
-from servetune.report import accuracy_table, failed, figures, labels, study
+from servetune.report import accuracy_table, failed, figures, labels, marks, study
 from servetune.report.best import Best, answers, everywhere
 from servetune.report.ranking import COST, Candidate, Job, push, tally
 from servetune.report.terminal import columns_for
@@ -101,7 +101,7 @@ def context(
         "engines": _engines(outcomes),
         "simulated": simulated,
         "points": len(outcomes),
-        "tally": [(s.replace(" ", "-"), labels.MARKS[s], count) for s, count in tally(jobs)],
+        "tally": [(s.replace(" ", "-"), marks.RANK_MARK[s], count) for s, count in tally(jobs)],
         "everywhere": _name(same, names) if same else None,
         "answers": [_card(a, names, outcomes) for a in answers(jobs, names)],
         "table": _table(jobs, names, outcomes),
@@ -116,6 +116,7 @@ def context(
         "manifest": {k: v for k, v in manifest.items() if not isinstance(v, dict)},
         "has_cost": any(o.metrics[COST] is not None for o in outcomes),
         "words": labels,
+        "marks": marks,
     }
 
 
@@ -181,7 +182,7 @@ def _card(answer: Best, names: Sequence[str], outcomes: Sequence[PointResult]) -
             "push": push(best.load),
             "value": labels.number(best.value(job.objective.metric)),
             "unit": f"{currency} per million good output tokens" if currency else "output tokens/s",
-            "mark": labels.MARKS[best.standing],
+            "mark": marks.RANK_MARK[best.standing],
             "standing": best.standing,
             "simulated": best.simulated,
             "against": answer.against,
@@ -215,7 +216,7 @@ def _table(jobs: Sequence[Job], names: Sequence[str], outcomes: Sequence[PointRe
                     "job_name": job.name,
                     "rank": candidate.rank,
                     "standing": candidate.standing.replace(" ", "-"),
-                    "mark": labels.MARKS[candidate.standing],
+                    "mark": marks.RANK_MARK[candidate.standing],
                     "simulated": candidate.simulated,
                     "settings": [figures.axis(candidate, n) for n in settings],
                     "push": push(candidate.load),

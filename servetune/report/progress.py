@@ -19,6 +19,7 @@ from bench.progress import Watch
 from bench.records.model import Run
 from bench.result import outcome
 from servetune.report import accuracy_table, labels
+from servetune.report.marks import RANK_MARK, VALIDITY_RANK
 from serving.config import ServingConfig
 from serving.errors import Failure
 from serving.units import duration
@@ -137,11 +138,11 @@ def _finished_line(state: State, run: Run) -> tuple[str, str]:
 
     name = f"{run.point.config.label} | {label(run.point.load)}"
     if run.failure:
-        return labels.MARKS["failed"], f"{name}: {run.failure.kind}: {run.failure.detail}"
+        return RANK_MARK["failed"], f"{name}: {run.failure.kind}: {run.failure.detail}"
     found = outcome(run, state.plan.scenario)
     speed, ttft = found.metrics["output_token_throughput_per_s"], labels.figure(found, "ttft_p50_ms", "ms")
     verdict = found.judgement.verdict
-    mark = labels.MARKS["fit" if verdict == "ok" else "doubtful" if verdict == "suspect" else "invalid"]
+    mark = RANK_MARK[VALIDITY_RANK[verdict]]
     why = f"; {found.judgement.reasons[0].text}" if found.judgement.reasons else ""
     simulated = "SIMULATED " if run.simulated else ""
     return mark, f"{simulated}{name}: {labels.number(speed)} tokens/s, TTFT p50 {ttft} ms{why}"

@@ -11,10 +11,10 @@ from bench.accuracy.scorecard import by_part
 from bench.accuracy.settings import Accuracy
 from bench.gate.scorecards import Scorecard
 from bench.store import write_whole
-from serving.claims import COLOUR, Claim, Verdict, overall
+from servetune.report.marks import VERDICT_COLOUR, VERDICT_MARK
+from serving.claims import Claim, Verdict, overall
 
 HERE = Path(__file__).parent
-MARK: dict[Verdict, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
 MANY_ITEMS = 100_000
 SAYS: dict[Verdict, str] = {
     "PASS": "every claim is shown: the candidate may replace the baseline",
@@ -44,7 +44,7 @@ def show(found: Sequence[Claim], candidate: str, baseline: str) -> None:
     for note, names in _notes(found).items():
         console.print(f"[dim]{escape(names)}:[/] {escape(note)}", highlight=False)
     verdict = overall(found)
-    console.print(f"[bold {COLOUR[verdict]}]{verdict}[/]: {SAYS[verdict]}", highlight=False)
+    console.print(f"[bold {VERDICT_COLOUR[verdict]}]{verdict}[/]: {SAYS[verdict]}", highlight=False)
 
 
 def _notes(found: Sequence[Claim]) -> dict[str, str]:
@@ -106,14 +106,15 @@ def render(found: Sequence[Claim], candidate: str, baseline: str, settings: Accu
         {
             "name": part,
             "verdict": overall(claims),
-            "mark": MARK[overall(claims)],
+            "mark": VERDICT_MARK[overall(claims)],
             "claims": [_row(c) for c in claims],
         }
         for part, claims in by_part(found).items()
     ]
     return environment.get_template("card.html.j2").render(
-        candidate=candidate, baseline=baseline, verdict=verdict, mark=MARK[verdict], says=SAYS[verdict],
-        parts=parts, floor=settings.floor, confidence=settings.confidence, margin=settings.security_margin,
+        candidate=candidate, baseline=baseline, verdict=verdict, mark=VERDICT_MARK[verdict],
+        says=SAYS[verdict], parts=parts, floor=settings.floor,
+        confidence=settings.confidence, margin=settings.security_margin,
         stability=settings.stability_floor, made=time.strftime("%Y-%m-%d %H:%M"),
     )  # fmt: skip
 
@@ -122,7 +123,7 @@ def _row(claim: Claim) -> dict[str, Any]:
     return {
         "name": claim.name,
         "verdict": claim.verdict if claim.counts else "for information",
-        "mark": MARK[claim.verdict] if claim.counts else "",
+        "mark": VERDICT_MARK[claim.verdict] if claim.counts else "",
         "effect": effect(claim),
         "limit": limit(claim),
         "unit": claim.unit,
@@ -148,7 +149,7 @@ def _plot(claim: Claim) -> dict[str, float] | None:
 
 
 def _coloured(verdict: Verdict) -> str:
-    return f"[{COLOUR[verdict]}]{MARK[verdict]} {verdict}[/]"
+    return f"[{VERDICT_COLOUR[verdict]}]{VERDICT_MARK[verdict]} {verdict}[/]"
 
 
 def write_all(cards: Sequence[Scorecard], settings: Accuracy) -> list[Path]:

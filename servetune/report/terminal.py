@@ -18,11 +18,10 @@ from bench.result import PointResult
 from bench.scenario.model import Scenario
 from servetune.report import accuracy_table, failed, labels
 from servetune.report.best import Best, answers
+from servetune.report.marks import RANK_COLOUR, RANK_MARK
 from servetune.report.ranking import Candidate, Job, push, tally
 
 MOST_ROWS = 20
-STYLES = {"fit": "green", "doubtful": "yellow", "slo missed": "dim", "below floor": "red",
-          "simulated": "cyan", "invalid": "red", "failed": "red"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def _tally(outcomes: Sequence[PointResult], jobs: Sequence[Job]) -> str:
     counted = tally(jobs)
     candidates = sum(count for _, count in counted)
     repeated = "" if candidates == len(outcomes) else f" of {candidates} candidates"
-    marks = "  ".join(f"{labels.MARKS[standing]} {count}" for standing, count in counted)
+    marks = "  ".join(f"{RANK_MARK[standing]} {count}" for standing, count in counted)
     return f"{len(outcomes)} points{repeated}: {marks}"
 
 
@@ -106,12 +105,11 @@ def _table(job: Job, names: Sequence[str], outcomes: Sequence[PointResult], widt
     for column in columns:
         table.add_column(column.heading, justify="right", no_wrap=True)
     for candidate in job.candidates[:MOST_ROWS]:
-        style = (
-            "bold" if candidate.rank == 1 else STYLES[candidate.standing] if candidate.rank is None else ""
-        )
+        unranked = RANK_COLOUR[candidate.standing] if candidate.rank is None else ""
+        style = "bold" if candidate.rank == 1 else unranked
         table.add_row(
             str(candidate.rank or ""),
-            f"[{STYLES[candidate.standing]}]{labels.MARKS[candidate.standing]}[/]",
+            f"[{RANK_COLOUR[candidate.standing]}]{RANK_MARK[candidate.standing]}[/]",
             escape(labels.config_text(candidate.config, names)),
             escape(push(candidate.load)),
             *(_cell(candidate, column.metric) for column in columns),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from bench.records.model import Validity
+from serving.claims import Verdict
 from tools import layers
 
 ROOT = Path(__file__).parents[2]
@@ -106,3 +111,32 @@ FORBIDDEN = ("shell=True", "yaml.load(", "trust_remote_code=True", "os.system(",
 @pytest.mark.parametrize("text", FORBIDDEN)
 def test_nothing_unsafe_is_written(text: str) -> None:
     assert not [str(f) for f in (*SOURCES, *TOOLS) if text in f.read_text()]
+
+
+KINDS = {
+    frozenset(get_args(Verdict)): {"serving/claims.py", "servetune/report/marks.py"},
+    frozenset(get_args(Validity)): {"bench/records/model.py", "servetune/report/marks.py"},
+}
+
+
+def test_verdicts_have_one_type_and_one_map_of_each_kind() -> None:
+    """Neither spelt out again as a Literal, nor given colours or exit statuses a second time."""
+    found = []
+    for file in SOURCES:
+        name = str(file.relative_to(ROOT))
+        for node in ast.walk(ast.parse(file.read_text())):
+            words = [w.value for w in _words(node) if isinstance(w, ast.Constant)]
+            if name not in KINDS.get(frozenset(words), {name}):
+                found.append(f"{name}:{getattr(node, 'lineno', 0)}")
+    assert found == []
+
+
+def _words(node: ast.AST) -> Sequence[ast.AST | None]:
+    """What a Literal lists; the keys of a dict whose values are single words or numbers."""
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
+        return node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    if isinstance(node, ast.Dict) and all(
+        isinstance(v, ast.Constant) and len(str(v.value).split()) == 1 for v in node.values
+    ):
+        return node.keys
+    return []
