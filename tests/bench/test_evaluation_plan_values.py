@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.accuracy.lmeval import LmEvalTask
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Ask, Item, Pass
 from bench.plan import evaluations
@@ -101,6 +102,18 @@ def test_a_cost_is_the_sum_of_tasks_and_passes() -> None:
     limited, _ = _cost([Plain()], Accuracy(items=3), BASE, 4, NOWHERE)  # type: ignore[list-item]
     assert limited == 3
     assert _cost([Plain(count=0)], Accuracy(), BASE, 4, NOWHERE) == (0, 0.0)  # type: ignore[list-item]
+
+
+def test_a_task_of_the_harness_is_guessed_from_its_items_or_a_thousand() -> None:
+    """Twenty seconds to start, and 128 tokens in and 16 out an item."""
+    task = LmEvalTask("lm-eval:arc")
+    assert _cost([task], Accuracy(), BASE, 4, NOWHERE) == (
+        1000,
+        pytest.approx(20 + seconds(1000, (128, 16), 4)),
+    )
+    assert _cost([task, Plain()], Accuracy(items=30), BASE, 4, NOWHERE) == (  # type: ignore[list-item]
+        40, pytest.approx(20 + seconds(30, (128, 16), 4) + seconds(10, (100, 8), 4)),
+    )  # fmt: skip
 
 
 def test_as_many_are_asked_at_a_time_as_the_load_has_users() -> None:

@@ -459,3 +459,23 @@ def test_a_histogram_of_other_requests_is_not_compared(count: int, compared: boo
     found = reconcile(view(*records, start=0.0, end=10.0, samples=tuple(samples)))
     assert [pair.statistic for pair in found] == (["p50", "p90"] if compared else [])
     assert all(pair.latency == "TTFT" and (pair.low_s, pair.high_s) == (0.0, 0.2) for pair in found)
+
+
+def test_time_per_token_is_compared_over_answers_of_two_tokens_and_more() -> None:
+    """Eleven answers of three tokens in 0.4 s are 0.2 s a token; of one token there is none, and failed ones have none."""
+    three = [made(i, float(i), (i + 0.1, i + 0.2, i + 0.5)) for i in range(11)]
+    others = [made(50, 3.0, (4.0,)), failed(made(51, 3.0, (4.0, 5.0, 6.0, 7.0)))]
+    name = "server:vllm:request_time_per_output_token_seconds_bucket|le="
+    samples = [s for edge in ("0.25", "+Inf") for s in series(f"{name}{edge}", (-1.0, 0.0), (99.0, 11.0))]
+    (pair,) = reconcile(view(*three, *others, samples=tuple(samples)))
+    assert (pair.latency, pair.statistic, pair.low_s, pair.high_s) == ("TPOT", "p50", 0.0, 0.25)
+    assert pair.client_s == pytest.approx(0.2)
+    assert reconcile(view(*three, samples=tuple(samples), load={"stream": False})) == []
+    two = [made(i, float(i), (i + 0.1, i + 0.4)) for i in range(11)]
+    (pair,) = reconcile(view(*two, samples=tuple(samples)))
+    assert pair.client_s == pytest.approx(0.3)
+
+
+def test_littles_law_of_a_moment() -> None:
+    """One request that took a quarter of a second."""
+    assert value("littles_law_ratio", view(made(0, 5.0, (5.25,)))) == pytest.approx(1.0)

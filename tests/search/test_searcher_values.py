@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from scipy import optimize, stats
 
 from search.objective import Goal
 from search.result import TrialResult, key_of
-from search.searchers import Hill, OptunaTpe
+from search.searchers import Hill, OptunaTpe, gaussian
 from search.searchers.encode import Encoding
 from search.searchers.first_guesses import recipes
 from search.searchers.gaussian import NOISE, Kernel, Process, fitted, matern
@@ -147,6 +149,25 @@ def test_a_fit_is_the_most_probable_kernel_under_the_prior(mean: float | None) -
     assert loss(theta) == pytest.approx(better.fun, abs=0.01), "nothing near it is more probable"
     assert theta == pytest.approx(better.x, abs=0.1)
     assert loss(theta) < loss(np.array([0.0, 0.0, 0.0, NOISE])) - 1
+
+
+def test_the_gradient_is_that_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By differences, at places all over the bounds; and the bounds themselves."""
+    caught: dict[str, Any] = {}
+
+    def minimize(loss: Any, begin: np.ndarray, **options: Any) -> Any:
+        caught.update(loss=loss, **options)
+        return SimpleNamespace(x=begin)
+
+    monkeypatch.setattr(gaussian, "minimize", minimize)
+    fitted(GROUPS, POINTS, VALUES, TOLD_VARIANCE)
+    for theta in ([0.0, 0.0, 0.0, -3.0], [0.7, -0.9, 0.4, -1.5], [-1.5, 1.5, -0.8, 0.5]):
+        numeric = optimize.approx_fprime(np.array(theta), lambda x: caught["loss"](x)[0], 1e-6)
+        assert caught["loss"](np.array(theta))[1] == pytest.approx(numeric, rel=1e-3, abs=1e-4)
+    assert caught["bounds"] == [(-3.0, 4.0), (-3.0, 4.0), (-2.5, 2.5), (-7.0, 1.0)]
+    assert caught["jac"]
+    beyond = caught["loss"](np.array([np.nan, 0.0, 0.0, 0.0]))
+    assert not beyond[0] < 1e9
 
 
 # --- what a history tells -------------------------------------------------------------------------
