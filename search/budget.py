@@ -82,6 +82,12 @@ def ledger(history: Sequence[TrialResult]) -> dict[str, float]:
     return total
 
 
+def full_costs(history: Sequence[TrialResult]) -> dict[str, float]:
+    """`key_of` -> device seconds of a trial at the full load without its screening of accuracy."""
+    full = [o for o in history if o.fidelity in ("full", "confirm") and o.failure is None and o.device_s > 0]
+    return {key_of(o.config): o.device_s - o.seconds.get("accuracy", 0.0) for o in full}
+
+
 def expected_gain(gains: Sequence[float]) -> float | None:
     """What one more look is expected to win, as a share, from the gains over the baseline seen so far.
 

@@ -139,7 +139,7 @@ class EngineEvaluator:
 
     def stressed(self, settings: Settings, like: TrialResult) -> dict[str, TrialResult]:
         """Every condition of `search.finals.stress` on one launch; the seconds stand with the first."""
-        config, asked = self.config(settings), expected.conditions(self, settings, like)
+        config, asked = self.config(settings), self._conditions(settings, like)
         if not asked:
             return {}
         seconds = self._launch(config, tuple(p for points in asked.values() for p in points), "stress", None)
@@ -153,11 +153,20 @@ class EngineEvaluator:
 
     def certificate_s(self, full: TrialResult) -> float:
         """Device seconds that a finalist's held-out items are expected to take."""
-        return expected.certificate_s(self, full)
+        launch = Launch("finals", self.config(full.config), tuple(self._measured(full)))
+        screening, held_out = (self.plan(launch, kind).evaluations for kind in ("full", "confirm"))
+        return expected.certificate_s(full, screening, held_out)
 
     def stress_s(self, full: TrialResult) -> float:
         """Device seconds that one launch on other loads is expected to take."""
-        return expected.stress_s(self, full)
+        asked = self._conditions(full.config, full)
+        return expected.stress_s(full, asked, len(self.loads()), self.scenario.search.screen_share)
+
+    def _conditions(self, settings: Settings, like: TrialResult) -> dict[str, tuple[Point, ...]]:
+        return expected.conditions(self.scenario, self.target, self.config(settings), self._measured(like))
+
+    def _measured(self, outcome: TrialResult) -> list[Point]:
+        return [self.folder.run(key).point for key in outcome.points]
 
     def _soaked(self, outcome: TrialResult) -> TrialResult:
         """Growth, drift and errors over the soak, as promises beside the others."""

@@ -6,10 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from search.budget import Budget, hopeless, nothing_left
+from search.budget import Budget, full_costs, hopeless, nothing_left
 from search.evaluator import Evaluator, Searcher
-from search.finals.reserve import full_costs, reserve_s
-from search.finals.spread import LEAST_ROUNDS
 from search.objective import Goal
 from search.result import PENDING, Settings, TrialResult, best, key_of
 from search.resume import MOST_ATTEMPTS, StudyLog, TrialRecord
@@ -25,11 +23,16 @@ TWICE = 30
 """Proposals in a row that were all seen before, after which the space counts as exhausted."""
 
 
+def nothing_kept_back(history: Sequence[TrialResult]) -> float:
+    """The reserve of a search without finals."""
+    return 0.0
+
+
 @dataclass
 class Loop:
     """What a search needs. `searcher`: proposes in place of the study's sampler. `say`: one line a trial.
 
-    rounds        of the finals, at most;  least_rounds  for which time and money are kept back
+    reserve_s   device seconds that are kept back for what follows the trials, by the history so far
     """
 
     space: Space
@@ -39,11 +42,9 @@ class Loop:
     log: StudyLog
     budget: Budget
     worthwhile: float
-    finalists: int
     searcher: Searcher | None
     say: Callable[[str], None]
-    rounds: int = 6
-    least_rounds: int = LEAST_ROUNDS
+    reserve_s: Callable[[Sequence[TrialResult]], float] = nothing_kept_back
 
     def __post_init__(self) -> None:
         self.earlier = len(self.log.history())
@@ -155,7 +156,7 @@ class Loop:
         never = never_told(history)
         if never is not None:
             return never
-        reserve = reserve_s(self, history)
+        reserve = self.reserve_s(history)
         # One more trial may get a full look, as slow as the slowest so far.
         reserve += max(full_costs(history).values(), default=0.0) if self.budget.whole_s() else 0.0
         full = hopeless(history[self.earlier :]) or self.budget.exhausted(

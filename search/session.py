@@ -1,65 +1,74 @@
-"""One `servetune search`: scenario to study folder to answer, new or resumed."""
+"""The whole search on one screen: scenario -> study -> trials -> finals -> robustness -> study.json."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.machine.environment import environment
 from bench.plan.expand import loads_of
 from bench.plan.target import Target, target_of
+from bench.proof.calibration import calibration
 from bench.records.folder import RunFolder
+from bench.records.study import LOG, write_answer
 from bench.scenario import scenariofile
 from bench.scenario.model import Scenario
 from bench.scenario.price import check
 from search import unasked
 from search.budget import Budget
+from search.cluster import parallel
+from search.cluster.cluster import Cluster
 from search.configs import config_of
 from search.engine_evaluator import EngineEvaluator
-from search.explain import explained
 from search.finals.answer import SearchResult
+from search.finals.finals import Finals
+from search.finals.reserve import reserve_s
 from search.finals.robust import settle
 from search.finals.rounds import conclude
 from search.finals.spread import LEAST_ROUNDS
 from search.loop import Loop
 from search.objective import Goal, constraints, untellable
+from search.request import SearchRequest
 from search.resume import StudyLog
 from search.searchers.surrogate import Surrogate
 from search.space import Space, most_devices
-from search.study import SAMPLERS, Study, default_storage, reached
+from search.study import Study, default_storage, reached
 from search.timed import Timed
-from servetune.report.search_answer import show
-from servetune.report.search_status import StatusLine
+from search.written import written
 from serving.engines import engine
 from serving.errors import UserError
 from serving.lock import device_lock
-from serving.units import seconds
 
 RESULTS = Path("results")
+Say = Callable[[str], None]
+Show = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
-class SearchRequest:
-    """What the command line says in place of the scenario; None: as the scenario."""
+class Searched:
+    """A search that has ended. `written`: the content of study.json in `path`."""
 
-    budget: str | None = None
-    trials: int | None = None
-    usd: float | None = None
-    sampler: str | None = None
-    storage: str | None = None
-    ray: str | None = None
-    rounds: int | None = None
+    path: Path
+    scenario: Scenario
+    result: SearchResult
+    written: dict[str, Any]
 
 
-def run(file: Path, asked: SearchRequest, *, out: Path | None, resume: bool, json: str | None) -> int:
-    """Searches what is not searched yet.
+def run(
+    file: Path, request: SearchRequest, *, out: Path | None, resume: bool, say: Say, show: Show
+) -> Searched:
+    """Searches what is not searched yet, and writes study.json.
 
-    Exit status 0; 1 when no configuration keeps every promise, 3 when the answer is not settled.
+    say     is told one line a trial, and what to know beside
+    show    is told what is being done, and on the launch of which configuration
+
+    UserError for what cannot be searched. KeyboardInterrupt passes through, when `say` was told how to go on.
     """
-    scenario = _with(scenariofile.load(file), asked)
+    scenario = request.over(scenariofile.load(file))
     target = target_of(None if scenario.device == "auto" else scenario.device, scenario.model)
     path = out or (
         _latest(scenario) if resume else RESULTS / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -72,48 +81,53 @@ def run(file: Path, asked: SearchRequest, *, out: Path | None, resume: bool, jso
         log = StudyLog(path)
         if resume:
             log.append("resumed", unix_s=time.time())
-        status = StatusLine()
-        status.say(f"study in {path}, {space.size:,} configurations or more")
+        say(f"study in {path}, {space.size:,} configurations or more")
         for line in warnings:
-            status.say(f"warning: {line}")
+            say(f"warning: {line}")
         try:
-            loop = _loop(scenario, folder, target, goal, space, asked, log, status)
-            ended = loop.run() if asked.ray is None else _on_cluster(loop, scenario, asked.ray)
-            status.say(f"the search ends: {ended}")
-            answer = settle(loop, conclude(loop))
+            oracle = EngineEvaluator(scenario, folder, target, goal, Timed(show))
+            oracle.recall(log.history())
+            loop, finals = parts(scenario, request, space, oracle, log, say)
+            ended = loop.run() if request.ray is None else _on_cluster(loop, oracle, request.ray)
+            say(f"the search ends: {ended}")
+            result = settle(finals, conclude(finals))
         except KeyboardInterrupt:
             log.append("interrupted", unix_s=time.time())
-            status.say(f"to go on: servetune search {file} --resume --out {path}")
+            say(f"to go on: servetune search {file} --resume --out {path}")
             raise
-        finally:
-            status.stop()
-        written = _written(scenario, folder, loop, answer, ended)
-    from servetune.cli.json_output import write_json
-
-    write_json(written, str(path / "study.json"))
+        found = Searched(path, scenario, result, written(scenario, loop, oracle, result, ended))
+    write_answer(path, found.written)
     log.append("finished", unix_s=time.time())
     folder.append("finished")
-    if json:
-        write_json(written, json)
-    if json != "-":
-        show(written)
-        if answer.unsettled is not None:
-            print(more(file, path, scenario, written), file=sys.stderr)
-    return {"none_feasible": 1, "not_settled": 3}.get(answer.verdict, 0)
+    return found
 
 
-def more(file: Path, path: Path, scenario: Scenario, written: Mapping[str, Any]) -> str:
-    """What to type for the rounds that would settle it, where a number can be named."""
-    needed = written["unsettled"]["more_rounds"]
-    count = needed["estimate"] or needed["low"]
-    kept = "until it is settled, keep the default"
-    if count is None:
-        return kept
-    rounds = max(LEAST_ROUNDS, written["rounds"] + count)
-    budget = ""
-    if scenario.search.budget_s is not None or scenario.search.budget_usd is not None:
-        budget = " with a larger --budget or --usd, from which these rounds are kept back"
-    return f"{kept}; for more rounds: servetune search {file} --resume --out {path} --rounds {rounds}{budget}"
+def parts(
+    scenario: Scenario,
+    request: SearchRequest,
+    space: Space,
+    oracle: EngineEvaluator,
+    log: StudyLog,
+    say: Say,
+) -> tuple[Loop, Finals]:
+    """The loop over the trials, and the finals that it keeps time and money back for."""
+    chosen, goal, named = scenario.search, oracle.goal, constraints(scenario)
+    folder = oracle.folder.path
+    study = Study.open(
+        request.storage or default_storage(folder), folder.name, space, goal, named, chosen.sampler,
+        scenario.seed,
+    )  # fmt: skip
+    hour = scenario.price.per_hour_of(most_devices(scenario)) if scenario.price else None
+    budget = Budget(chosen.budget_s, chosen.trials, chosen.budget_usd, hour)
+    finals = Finals(
+        space, goal, oracle, log, budget, chosen.worthwhile, chosen.finalists, say, chosen.rounds,
+        # Rounds that were asked for are paid first.
+        chosen.rounds if "rounds" in chosen.model_fields_set else LEAST_ROUNDS,
+    )  # fmt: skip
+    searcher = Surrogate(space, goal, named, scenario.seed) if chosen.sampler == "surrogate" else None
+    return Loop(
+        space, goal, oracle, study, log, budget, chosen.worthwhile, searcher, say, partial(reserve_s, finals)
+    ), finals
 
 
 def checked(scenario: Scenario, goal: Goal, space: Space) -> list[str]:
@@ -132,91 +146,27 @@ def checked(scenario: Scenario, goal: Goal, space: Space) -> list[str]:
     return warnings + unasked.warnings(scenario, space)
 
 
-def _on_cluster(loop: Loop, scenario: Scenario, address: str) -> str:
+def _on_cluster(loop: Loop, oracle: EngineEvaluator, address: str) -> str:
     """The trials on a cluster; the finalists are measured here, one after the other."""
-    from search.cluster import parallel
-    from search.cluster.cluster import Cluster
-
-    simulated = all(engine(part.engine).simulated for part in scenario.engines)
-    assert isinstance(loop.oracle, EngineEvaluator)
     cluster = Cluster.join(
-        address, loop.oracle.target.device, simulated=simulated, devices=most_devices(scenario) or 1
-    )
+        address, oracle.target.device, simulated=_simulated(oracle.scenario),
+        devices=most_devices(oracle.scenario) or 1,
+    )  # fmt: skip
     loop.say(f"{cluster.slots} trials at a time")
     try:
         with reached(loop.study.storage, "when it is back: servetune search ... --resume; nothing is lost"):
-            return parallel.run(loop, cluster)
+            return parallel.run(loop, oracle, cluster)
     finally:
         cluster.leave()
 
 
-def _loop(
-    scenario: Scenario,
-    folder: RunFolder,
-    target: Target,
-    goal: Goal,
-    space: Space,
-    asked: SearchRequest,
-    log: StudyLog,
-    status: StatusLine,
-) -> Loop:
-    chosen = scenario.search
-    study = Study.open(
-        asked.storage or default_storage(folder.path), folder.path.name, space, goal,
-        constraints(scenario), chosen.sampler, scenario.seed,
-    )  # fmt: skip
-    oracle = EngineEvaluator(scenario, folder, target, goal, Timed(status.show))
-    oracle.recall(log.history())
-    hour = scenario.price.per_hour_of(most_devices(scenario)) if scenario.price else None
-    budget = Budget(chosen.budget_s, chosen.trials, chosen.budget_usd, hour)
-    searcher = None
-    if chosen.sampler == "surrogate":
-        searcher = Surrogate(space, goal, constraints(scenario), scenario.seed)
-    return Loop(
-        space, goal, oracle, study, log, budget, chosen.worthwhile, chosen.finalists, searcher, status.say,
-        rounds=chosen.rounds,
-        # Rounds that were asked for are paid first.
-        least_rounds=chosen.rounds if "rounds" in chosen.model_fields_set else LEAST_ROUNDS,
-    )  # fmt: skip
-
-
-def _with(scenario: Scenario, asked: SearchRequest) -> Scenario:
-    changed: dict[str, Any] = {}
-    if asked.budget is not None:
-        try:
-            changed["budget_s"] = seconds(asked.budget)
-        except ValueError as error:
-            raise UserError(f"--budget: {error}", "--budget 8h") from error
-    changed |= {
-        name: value
-        for name, value in (
-            ("trials", asked.trials),
-            ("budget_usd", asked.usd),
-            ("sampler", asked.sampler),
-            ("rounds", asked.rounds),
-        )
-        if value is not None
-    }
-    named = changed.keys() | scenario.search.model_fields_set
-    if len(scenario.search.goal) > 1 and "sampler" not in named:
-        changed["sampler"] = "tpe"  # the surrogate models one goal
-    search = scenario.search.model_copy(update=changed)
-    if search.sampler not in SAMPLERS:
-        raise UserError(f"sampler {search.sampler!r}; there are: {', '.join(SAMPLERS)}", "--sampler tpe")
-    if search.sampler == "surrogate" and len(search.goal) > 1:
-        raise UserError("sampler surrogate has one goal; the scenario names several", "--sampler tpe")
-    if search.budget_usd is not None and scenario.price is None:
-        raise UserError("a budget in money needs a price", "add `price:` to the scenario")
-    return scenario.model_copy(update={"search": search})
+def _simulated(scenario: Scenario) -> bool:
+    return all(engine(part.engine).simulated for part in scenario.engines)
 
 
 def _created(path: Path, scenario: Scenario, target: Target) -> RunFolder:
-    from bench.machine.environment import environment
-    from bench.proof.calibration import calibration
-
     if path.exists():
         RunFolder.create(path, {}, b"")  # refuses, before the minute that a first calibration takes
-    simulated = all(engine(part.engine).simulated for part in scenario.engines)
     baseline = config_of(scenario, target, Space.of(scenario).default())
     manifest = {
         "scenario": scenario.name,
@@ -226,7 +176,7 @@ def _created(path: Path, scenario: Scenario, target: Target) -> RunFolder:
         "search": scenario.search.model_dump(mode="json"),
         "plan": {"accuracy": {"baseline": baseline.key} if scenario.accuracy else None},
         "environment": environment(),
-        "calibration": None if simulated else calibration().as_json(),
+        "calibration": None if _simulated(scenario) else calibration().as_json(),
         "started_unix_s": time.time(),
     }
     folder = RunFolder.create(path, manifest, scenario.file.read_bytes())
@@ -246,51 +196,7 @@ def _resumed(path: Path, scenario: Scenario) -> RunFolder:
 
 
 def _latest(scenario: Scenario) -> Path:
-    found = sorted(path.parent for path in RESULTS.glob(f"{scenario.name}-*/study.jsonl"))
+    found = sorted(path.parent for path in RESULTS.glob(f"{scenario.name}-*/{LOG}"))
     if not found:
         raise UserError(f"no study of {scenario.name} under {RESULTS}/ to go on with", "leave --resume away")
     return found[-1]
-
-
-def _written(
-    scenario: Scenario, folder: RunFolder, loop: Loop, answer: SearchResult, ended: str
-) -> dict[str, Any]:
-    """study.json: see docs/search.md."""
-    from search.budget import ledger
-
-    history, oracle = loop.log.history(), loop.oracle
-    assert isinstance(oracle, EngineEvaluator)
-    failures: dict[str, int] = {}
-    for one in history:
-        if one.failure is not None:
-            failures[one.failure] = failures.get(one.failure, 0) + 1
-    spent = ledger(history)
-    return {
-        "schema": 1,
-        "scenario": scenario.name,
-        "question": scenario.question,
-        "scenario_sha256": scenario.sha256,
-        "goal": [
-            {"metric": m, "direction": "minimize" if low else "maximize"} for m, low in loop.goal.metrics
-        ],
-        "slos": [str(slo) for slo in scenario.slos],
-        "sampler": scenario.search.sampler,
-        "seed": scenario.seed,
-        "simulated": any(one.simulated for one in history),
-        "ended": ended,
-        **answer.as_json(oracle, loop.space),
-        "trials": len(loop.log.trials()),
-        "launches": sum(event["event"] == "launch" for event in folder.events()),
-        "failures": failures,
-        "ledger": {**spent, "total": sum(spent.values())},
-        "cost": loop.budget.cost(sum(spent.values())),
-        "explained": explained(
-            loop.space,
-            loop.goal,
-            loop.study.constraints,
-            [one.outcomes[-1] for one in loop.log.trials()],
-            answer.winner.settings if answer.winner else None,
-        ),
-        "feasibility": oracle.feasible.report(failures.get("does_not_fit", 0)),
-        "runs": ["."],
-    }

@@ -13,10 +13,8 @@ from search.result import Settings, TrialResult, best, from_json, key_of
 from search.resume import MOST_ATTEMPTS
 
 
-def run(loop: Loop, cluster: Cluster) -> str:
+def run(loop: Loop, oracle: EngineEvaluator, cluster: Cluster) -> str:
     """As `Loop.run`. The first trial, the baseline, runs alone: the others are held against it."""
-    oracle = loop.oracle
-    assert isinstance(oracle, EngineEvaluator)
     loop.study.reconcile(loop.log.trials())
     flying: dict[Any, tuple[int, Settings]] = {}
     waiting = [(one.trial, one.settings, one.attempts) for one in loop.log.trials() if not one.ended]

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from search.finals import spread
 from search.finals.certify import Certificate
+from search.finals.finals import Finals
 from search.finals.spread import CONFIDENCE, LEAST_ROUNDS, Bounds, Kept, More
 from search.finals.standing import Finalist
+from search.objective import Goal
 from search.result import Settings, TrialResult, key_of
 from search.space import Space
-
-if TYPE_CHECKING:
-    from search.loop import Loop
 from serving.claims import Verdict
-
-if TYPE_CHECKING:
-    from search.engine_evaluator import EngineEvaluator
-    from search.loop import Loop
-    from search.objective import Goal
-
-MOST_ROUNDS = 6
-"""Unless the scenario or the command line says otherwise."""
+from serving.config import ServingConfig
 
 
 @dataclass(frozen=True)
@@ -71,9 +63,11 @@ class SearchResult:
             return "none_feasible"
         return "default_is_best" if self.winner.settings == self.baseline.settings else "winner"
 
-    def as_json(self, oracle: EngineEvaluator, space: Space) -> dict[str, Any]:
+    def as_json(self, config_of: Callable[[Settings], ServingConfig], space: Space) -> dict[str, Any]:
+        """For study.json (docs/search.md). `config_of`: what would be launched for settings."""
+
         def one(standing: Finalist) -> dict[str, Any]:
-            config = oracle.config(standing.settings)
+            config = config_of(standing.settings)
             return {
                 "settings": dict(standing.settings),
                 "config": config.settings,
@@ -106,7 +100,7 @@ class SearchResult:
 
 
 def judge(
-    loop: Loop,
+    finals: Finals,
     chosen: Sequence[Settings],
     held: Mapping[str, list[TrialResult]],
     certificates: Mapping[str, Certificate] | None = None,
@@ -117,7 +111,7 @@ def judge(
     """
     rows = [tuple(held.get(key_of(s), ())) for s in chosen]
     values = [_values(row) for row in rows]
-    pooled, minimize = spread.fit(values), loop.goal.minimize
+    pooled, minimize = spread.fit(values), finals.goal.minimize
     found = []
     for number, (settings, row) in enumerate(zip(chosen, rows, strict=True)):
         difference = None
@@ -128,10 +122,10 @@ def judge(
             gain = spread.bounds(difference, pooled, len(chosen) - 1, minimize=minimize)
         certificate = (certificates or {}).get(key_of(settings))
         found.append(Finalist(settings, row, gain, certificate, difference, is_baseline=not number))
-    return decided(loop, found)
+    return decided(finals, found)
 
 
-def decided(loop: Loop, found: Sequence[Finalist], fallen: Collection[str] = ()) -> SearchResult:
+def decided(finals: Finals, found: Sequence[Finalist], fallen: Collection[str] = ()) -> SearchResult:
     """The answer of these, the baseline first; `fallen`: `key_of` of those that are cliffs.
 
     The winner is the best of those surely better than the baseline that surely keep every promise, the
@@ -145,7 +139,7 @@ def decided(loop: Loop, found: Sequence[Finalist], fallen: Collection[str] = ())
     def answer(
         winner: Finalist | None, unsettled: Unsettled | None = None, *, by_default: bool = False
     ) -> SearchResult:
-        most = missed(loop.goal, winner or base, beside, len(found) - 1)
+        most = missed(finals.goal, winner or base, beside, len(found) - 1)
         broken = tuple(base.broken) if by_default else ()
         return SearchResult(winner, base, tuple(found), rounds, most, unsettled, broken)
 
@@ -155,18 +149,18 @@ def decided(loop: Loop, found: Sequence[Finalist], fallen: Collection[str] = ())
         leader = max(sure, key=_estimate)
         low = leader.gain[1] if leader.gain else 0.0
         ties = [s for s in sure if _estimate(s) >= low]
-        return answer(min(ties, key=lambda s: (loop.space.departures(s.settings), -_estimate(s))))
+        return answer(min(ties, key=lambda s: (finals.space.departures(s.settings), -_estimate(s))))
     if base.state == "broken":
         kept = [s for s in rivals if s.state == "kept" and s.value is not None]
-        best = min(kept, key=lambda s: loop.goal.loss(s.value or 0.0), default=None)
+        best = min(kept, key=lambda s: finals.goal.loss(s.value or 0.0), default=None)
         if best is None and rivals:
-            return answer(None, _promise(min(rivals, key=lambda s: loop.goal.loss(s.value or 0.0))))
+            return answer(None, _promise(min(rivals, key=lambda s: finals.goal.loss(s.value or 0.0))))
         return answer(best, by_default=best is not None)
     if better:
         return answer(None, _promise(max(better, key=_estimate)))
-    open_ = [s for s in rivals if s.gain is None or s.gain[2] > loop.worthwhile]
+    open_ = [s for s in rivals if s.gain is None or s.gain[2] > finals.worthwhile]
     if open_ or (rivals and rounds < LEAST_ROUNDS):
-        return answer(None, _gains(loop, found, open_ or rivals, rounds))
+        return answer(None, _gains(finals, found, open_ or rivals, rounds))
     unasked = [s for s in found[1:] if s.undecided and key_of(s.settings) not in fallen]
     if unasked:
         return answer(None, _certificate(unasked[0]))
@@ -195,11 +189,11 @@ def missed(goal: Goal, winner: Finalist, standings: Sequence[Finalist], count: i
     return max(0.0, max(highs)) if highs else None
 
 
-def _gains(loop: Loop, found: Sequence[Finalist], open_: Sequence[Finalist], rounds: int) -> Unsettled:
+def _gains(finals: Finals, found: Sequence[Finalist], open_: Sequence[Finalist], rounds: int) -> Unsettled:
     """No finalist is surely better, and some could be."""
     pooled = spread.fit([_values(s.outcomes) for s in found])
     told = [s.difference for s in open_ if s.difference is not None]
-    worth = -math.log1p(-loop.worthwhile) if loop.goal.minimize else math.log1p(loop.worthwhile)
+    worth = -math.log1p(-finals.worthwhile) if finals.goal.minimize else math.log1p(finals.worthwhile)
     least = max(0, LEAST_ROUNDS - rounds)
     more = More(None, max(1, least), None)
     if told and pooled is not None:
@@ -211,7 +205,7 @@ def _gains(loop: Loop, found: Sequence[Finalist], open_: Sequence[Finalist], rou
     middle, low, high = leader.gain
     return Unsettled(
         f"{few}{_name(leader)} is {middle:+.1%} [{low:+.1%}, {high:+.1%}] over the default: not surely better"
-        f" and not surely less than {loop.worthwhile:.1%} better",
+        f" and not surely less than {finals.worthwhile:.1%} better",
         more,
     )
 

@@ -8,13 +8,12 @@ cost less than these and say nothing of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from search.budget import full_costs
 from search.finals.finalists import ranked
+from search.finals.finals import Finals
 from search.result import Settings, TrialResult, key_of
-
-if TYPE_CHECKING:
-    from search.loop import Loop
 
 SHARE = 0.6
 """Of a budget in time or money, at most so much for the finals: where they cost more, fewer stand in them."""
@@ -33,34 +32,34 @@ class Estimating(Protocol):
         ...
 
 
-def reserve_s(loop: Loop, history: Sequence[TrialResult]) -> float:
+def reserve_s(finals: Finals, history: Sequence[TrialResult]) -> float:
     """What is to be kept back for the finals; 0 without a limit in time or money.
 
     Where all of it is more than SHARE of the budget: for fewer finalists, then without the other loads. Three
     rounds of one finalist are kept back in any case, for less is no answer.
     """
-    whole = loop.budget.whole_s()
+    whole = finals.budget.whole_s()
     if whole == 0:
         return 0.0
-    held_out = certificate_s(loop, history)
-    rounds = [rounds_s(loop, history, finalists, held_out) for finalists in range(loop.finalists, 0, -1)]
-    stress = stress_s(loop, history)
+    held_out = certificate_s(finals, history)
+    rounds = [rounds_s(finals, history, finalists, held_out) for finalists in range(finals.finalists, 0, -1)]
+    stress = stress_s(finals, history)
     wanted = [*(one + stress for one in rounds), *rounds]
     return next((one for one in wanted if one <= whole * SHARE), rounds[-1])
 
 
-def rounds_s(loop: Loop, history: Sequence[TrialResult], finalists: int, held_out_s: float) -> float:
+def rounds_s(finals: Finals, history: Sequence[TrialResult], finalists: int, held_out_s: float) -> float:
     """Rounds and certificates of so many finalists, less what is measured. 0: no full look to tell from."""
     if not full_costs(history):
         return 0.0
-    base, *line = ranked(loop.space, loop.goal, history)
+    base, *line = ranked(finals.space, finals.goal, history)
     named = line[:finalists]
     standing: list[Settings | None] = [base, *named, *[None] * (finalists - len(named))]
-    return sum(remaining_s(loop, history, one, held_out_s) for one in standing)
+    return sum(remaining_s(finals, history, one, held_out_s) for one in standing)
 
 
 def remaining_s(
-    loop: Loop, history: Sequence[TrialResult], settings: Settings | None, held_out_s: float
+    finals: Finals, history: Sequence[TrialResult], settings: Settings | None, held_out_s: float
 ) -> float:
     """Rounds and certificate of one that has still to be measured; None: of one that is not known yet."""
     costs = full_costs(history)
@@ -68,22 +67,22 @@ def remaining_s(
     key = None if settings is None else key_of(settings)
     each = usual if key is None else costs.get(key, usual)
     held = sum(o.fidelity == "confirm" and key_of(o.config) == key for o in history)
-    return max(0, loop.least_rounds - held) * each + (0.0 if held else held_out_s)
+    return max(0, finals.least_rounds - held) * each + (0.0 if held else held_out_s)
 
 
-def certificate_s(loop: Loop, history: Sequence[TrialResult]) -> float:
+def certificate_s(finals: Finals, history: Sequence[TrialResult]) -> float:
     """Held-out items of one finalist, by the baseline's full look, which alone is asked everything itself."""
-    base = key_of(loop.space.default())
+    base = key_of(finals.space.default())
     mine = [o for o in history if o.fidelity == "full" and o.failure is None]
     full = next((o for o in mine if key_of(o.config) == base), mine[0] if mine else None)
-    return loop.oracle.certificate_s(full) if isinstance(loop.oracle, Estimating) and full else 0.0
+    return finals.oracle.certificate_s(full) if isinstance(finals.oracle, Estimating) and full else 0.0
 
 
-def stress_s(loop: Loop, history: Sequence[TrialResult]) -> float:
+def stress_s(finals: Finals, history: Sequence[TrialResult]) -> float:
     """Baseline and winner on other loads, unless that was done; the best so far in place of the winner."""
-    if not isinstance(loop.oracle, Estimating):
+    if not isinstance(finals.oracle, Estimating):
         return 0.0
-    base, *line = ranked(loop.space, loop.goal, history)
+    base, *line = ranked(finals.space, finals.goal, history)
     last = {key_of(o.config): o for o in history if o.fidelity == "full" and o.failure is None}
     done = {key_of(o.config) for o in history if o.fidelity == "stress"}
     asked = [last.get(key_of(base)), next((last[key_of(one)] for one in line), None)]
@@ -91,10 +90,4 @@ def stress_s(loop: Loop, history: Sequence[TrialResult]) -> float:
     if usual is None:
         return 0.0
     left = [one or usual for one in asked][: max(0, 2 - len(done))]
-    return sum(loop.oracle.stress_s(one) for one in left)
-
-
-def full_costs(history: Sequence[TrialResult]) -> dict[str, float]:
-    """`key_of` -> device seconds of a full look without its screening of accuracy."""
-    full = [o for o in history if o.fidelity in ("full", "confirm") and o.failure is None and o.device_s > 0]
-    return {key_of(o.config): o.device_s - o.seconds.get("accuracy", 0.0) for o in full}
+    return sum(finals.oracle.stress_s(one) for one in left)

@@ -11,16 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from search.finals.answer import RobustnessCheck, SearchResult, decided
+from search.finals.finals import Finals
 from search.finals.reserve import stress_s
 from search.finals.spread import CONFIDENCE
 from search.finals.standing import Finalist
 from search.result import Settings, TrialResult, key_of
-
-if TYPE_CHECKING:
-    from search.loop import Loop
 
 
 @runtime_checkable
@@ -32,41 +30,41 @@ class Stressing(Protocol):
         ...
 
 
-def settle(loop: Loop, answer: SearchResult) -> SearchResult:
+def settle(finals: Finals, answer: SearchResult) -> SearchResult:
     """The answer when cliffs have lost: what the rounds say of those that are left."""
     checked: dict[str, tuple[RobustnessCheck, ...]] = {}
     fallen: set[str] = set()
-    if not isinstance(loop.oracle, Stressing):
+    if not isinstance(finals.oracle, Stressing):
         return answer
     while answer.verdict == "winner" and answer.winner is not None:
         standing, like = answer.winner, answer.winner.outcomes[0]
-        if not _paid(loop, standing, answer.baseline):
+        if not _paid(finals, standing, answer.baseline):
             untried = "not tried on other loads: the budget does not pay for it"
-            loop.say(untried)
+            finals.say(untried)
             return replace(answer, robust=checked, untried=untried)
-        base = _tried(loop, answer.baseline, like)
-        mine = _tried(loop, standing, like)
-        found = tuple(checks(loop, standing, answer.baseline, mine, base))
+        base = _tried(finals, answer.baseline, like)
+        mine = _tried(finals, standing, like)
+        found = tuple(checks(finals, standing, answer.baseline, mine, base))
         checked[key_of(standing.settings)] = found
         cliff = next((c for c in found if c.verdict == "FAIL"), None)
         if cliff is None:
             break
         fallen.add(key_of(standing.settings))
-        loop.say(f"a cliff: {_shown(standing.settings)}: {cliff.condition}: {cliff.why}")
-        answer = decided(loop, answer.standings, fallen)
+        finals.say(f"a cliff: {_shown(standing.settings)}: {cliff.condition}: {cliff.why}")
+        answer = decided(finals, answer.standings, fallen)
     return replace(answer, robust=checked)
 
 
-def _paid(loop: Loop, *standings: Finalist) -> bool:
+def _paid(finals: Finals, *standings: Finalist) -> bool:
     """Whether what was not tried yet can still be paid."""
-    history = loop.log.history()
-    if all(_held(loop, one.settings) for one in standings):
+    history = finals.log.history()
+    if all(_held(finals, one.settings) for one in standings):
         return True
-    return loop.budget.exhausted(sum(o.device_s for o in history), 0, stress_s(loop, history)) is None
+    return finals.budget.exhausted(sum(o.device_s for o in history), 0, stress_s(finals, history)) is None
 
 
 def checks(
-    loop: Loop,
+    finals: Finals,
     standing: Finalist,
     baseline: Finalist,
     mine: Mapping[str, TrialResult],
@@ -74,16 +72,16 @@ def checks(
 ) -> list[RobustnessCheck]:
     """One a condition that both were tried on."""
     shared = [name for name in mine if name in base]
-    reach = _reach(loop, standing, baseline, len(shared))
-    return [_check(loop, name, mine[name], base[name], reach) for name in shared]
+    reach = _reach(finals, standing, baseline, len(shared))
+    return [_check(finals, name, mine[name], base[name], reach) for name in shared]
 
 
 def _check(
-    loop: Loop, name: str, mine: TrialResult, base: TrialResult, reach: float | None
+    finals: Finals, name: str, mine: TrialResult, base: TrialResult, reach: float | None
 ) -> RobustnessCheck:
     gain = None
     if mine.value is not None and base.value is not None:
-        middle = loop.goal.gain(mine.value, base.value)
+        middle = finals.goal.gain(mine.value, base.value)
         gain = None if reach is None else (middle, middle - reach, middle + reach)
     broken = [promise for promise, by in mine.violations.items() if by > 0]
     told = [promise for promise in broken if base.failure is None and promise not in base.undetermined]
@@ -114,10 +112,10 @@ def _check(
     return RobustnessCheck(name, "PASS", "", mine.value, gain)
 
 
-def _reach(loop: Loop, standing: Finalist, baseline: Finalist, conditions: int) -> float | None:
+def _reach(finals: Finals, standing: Finalist, baseline: Finalist, conditions: int) -> float | None:
     """Half the interval of one gain: by the spread of the rounds' gains, for all conditions together."""
     gains = [
-        loop.goal.gain(ours.value, theirs.value)
+        finals.goal.gain(ours.value, theirs.value)
         for ours, theirs in zip(standing.outcomes, baseline.outcomes, strict=False)
         if ours.value is not None and theirs.value is not None
     ]
@@ -130,27 +128,27 @@ def _reach(loop: Loop, standing: Finalist, baseline: Finalist, conditions: int) 
     return float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / conditions, len(gains) - 1)) * spread
 
 
-def _tried(loop: Loop, standing: Finalist, like: TrialResult) -> dict[str, TrialResult]:
+def _tried(finals: Finals, standing: Finalist, like: TrialResult) -> dict[str, TrialResult]:
     """What an earlier part of this study measured, else a launch of its own now."""
-    held = _held(loop, standing.settings)
+    held = _held(finals, standing.settings)
     if held:
         return held
-    assert isinstance(loop.oracle, Stressing)
-    loop.say(f"other loads: {_shown(standing.settings)}")
-    found = loop.oracle.stressed(standing.settings, like)
+    assert isinstance(finals.oracle, Stressing)
+    finals.say(f"other loads: {_shown(standing.settings)}")
+    found = finals.oracle.stressed(standing.settings, like)
     for condition, outcome in found.items():
-        loop.log.append("stress", condition=condition, outcome=outcome.as_json())
+        finals.log.append("stress", condition=condition, outcome=outcome.as_json())
     if found:
-        loop.log.append("stressed", settings=dict(standing.settings))
+        finals.log.append("stressed", settings=dict(standing.settings))
     return found
 
 
-def _held(loop: Loop, settings: Settings) -> dict[str, TrialResult]:
+def _held(finals: Finals, settings: Settings) -> dict[str, TrialResult]:
     from search.result import from_json
 
     found: dict[str, TrialResult] = {}
     whole = False
-    for event in loop.log.events():
+    for event in finals.log.events():
         if event["event"] == "stress" and key_of(event["outcome"]["config"]) == key_of(settings):
             found[event["condition"]] = from_json(event["outcome"])
         whole = whole or (event["event"] == "stressed" and key_of(event["settings"]) == key_of(settings))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from search.budget import full_costs
 from search.finals.answer import SearchResult, Unsettled, judge
 from search.finals.certify import Certificate
 from search.finals.finalists import ranked
-from search.finals.reserve import certificate_s, full_costs, remaining_s, rounds_s, stress_s
+from search.finals.finals import Finals
+from search.finals.reserve import certificate_s, remaining_s, rounds_s, stress_s
 from search.finals.spread import LEAST_ROUNDS, More
 from search.finals.standing import Finalist
 from search.result import Settings, TrialResult, key_of
-
-if TYPE_CHECKING:
-    from search.loop import Loop
 
 Confirmations = dict[str, list[TrialResult]]
 """`key_of` -> confirmations, one a round."""
@@ -34,57 +33,57 @@ class Certifying(Protocol):
         ...
 
 
-def conclude(loop: Loop) -> SearchResult:
+def conclude(finals: Finals) -> SearchResult:
     """Measures the finalists again, in turn and the other way round, until the answer is settled.
 
     Rounds that the budget does not pay are not begun: the answer then says what it lacks.
     """
-    held = _held(loop)
-    everyone = _entered(loop, held)
+    held = _held(finals)
+    everyone = _entered(finals, held)
     chosen = list(everyone)
-    answer = _judged(loop, everyone, held)
-    for number in range(loop.rounds):
+    answer = _judged(finals, everyone, held)
+    for number in range(finals.rounds):
         missing = [s for s in chosen if len(held.get(key_of(s), ())) <= number]
-        if missing and number and not _affordable(loop, missing, keep_stress=number >= LEAST_ROUNDS):
+        if missing and number and not _affordable(finals, missing, keep_stress=number >= LEAST_ROUNDS):
             break
         for settings in chosen if number % 2 == 0 else chosen[::-1]:
-            _confirm(loop, held, settings, number)
-        answer = _judged(loop, everyone, held)
-        if _over(loop, answer, number + 1):
+            _confirm(finals, held, settings, number)
+        answer = _judged(finals, everyone, held)
+        if _over(finals, answer, number + 1):
             break
         alive = {key_of(s.settings) for s in answer.standings[1:] if _alive(s, answer)}
         chosen = [s for s in chosen if key_of(s) in alive or s == everyone[0]]
-    return _alone(loop, _told(loop, everyone, held, answer), everyone)
+    return _alone(finals, _told(finals, everyone, held, answer), everyone)
 
 
 def _told(
-    loop: Loop, everyone: Sequence[Settings], held: Confirmations, answer: SearchResult
+    finals: Finals, everyone: Sequence[Settings], held: Confirmations, answer: SearchResult
 ) -> SearchResult:
     """Launches of one configuration alone, where all that is open is whether it keeps a promise."""
     while answer.unsettled is not None and answer.unsettled.on is not None:
         one = answer.unsettled.on
         count = len(held.get(key_of(one), ()))
-        if count >= 2 * loop.rounds or not _affordable(loop, [one], keep_stress=True):
+        if count >= 2 * finals.rounds or not _affordable(finals, [one], keep_stress=True):
             break
-        _confirm(loop, held, one, count)
-        answer = _judged(loop, everyone, held)
+        _confirm(finals, held, one, count)
+        answer = _judged(finals, everyone, held)
     return answer
 
 
-def _alone(loop: Loop, answer: SearchResult, everyone: Sequence[Settings]) -> SearchResult:
+def _alone(finals: Finals, answer: SearchResult, everyone: Sequence[Settings]) -> SearchResult:
     """The default is no answer where nothing else was ever looked at."""
-    base, history = key_of(everyone[0]), loop.log.history()
+    base, history = key_of(everyone[0]), finals.log.history()
     looked = any(key_of(o.config) != base for o in history)
-    if answer.verdict != "default_is_best" or looked or all(key_of(s) == base for s in loop.space.all()):
+    if answer.verdict != "default_is_best" or looked or all(key_of(s) == base for s in finals.space.all()):
         return answer
     why = "the search ended before it looked at anything but the default"
-    least = rounds_s(loop, history, 1, certificate_s(loop, history))
-    if loop.budget.whole_s() and least:
+    least = rounds_s(finals, history, 1, certificate_s(finals, history))
+    if finals.budget.whole_s() and least:
         why += f", for the rounds still to come take {least:,.0f} s of the device with one finalist alone"
     return replace(answer, winner=None, unsettled=Unsettled(why, More(None, None, None)))
 
 
-def _entered(loop: Loop, held: Confirmations) -> list[Settings]:
+def _entered(finals: Finals, held: Confirmations) -> list[Settings]:
     """The baseline and the finalists, after their first round.
 
     Who cannot run or has no certificate makes room for the next, and so does one that breaks a promise there,
@@ -92,73 +91,73 @@ def _entered(loop: Loop, held: Confirmations) -> list[Settings]:
     that must answer like one that was not certified. With a budget in time or money, no more enter than
     LEAST_ROUNDS rounds can be paid for.
     """
-    base, *line = ranked(loop.space, loop.goal, loop.log.history())
+    base, *line = ranked(finals.space, finals.goal, finals.log.history())
     entered, standing, uncertified = [base], 0, list[Settings]()
-    _confirm(loop, held, base, 0)
-    while line and standing < loop.finalists and len(entered) <= 2 * loop.finalists:
+    _confirm(finals, held, base, 0)
+    while line and standing < finals.finalists and len(entered) <= 2 * finals.finalists:
         candidate = line.pop(0)
-        if isinstance(loop.oracle, Certifying) and any(
-            loop.oracle.answers_like(candidate, other) for other in uncertified
+        if isinstance(finals.oracle, Certifying) and any(
+            finals.oracle.answers_like(candidate, other) for other in uncertified
         ):
             continue
         known = key_of(candidate) in held
-        if len(entered) > 1 and not known and not _room(loop, [*entered, candidate]):
-            loop.say(f"no more finalists: the budget does not pay {LEAST_ROUNDS} rounds of another")
+        if len(entered) > 1 and not known and not _room(finals, [*entered, candidate]):
+            finals.say(f"no more finalists: the budget does not pay {LEAST_ROUNDS} rounds of another")
             break
-        _confirm(loop, held, candidate, 0)
+        _confirm(finals, held, candidate, 0)
         entered.append(candidate)
-        certificate = _certificates(loop, entered).get(key_of(candidate))
+        certificate = _certificates(finals, entered).get(key_of(candidate))
         if certificate is not None and not certificate.passed:
-            loop.say(f"not certified ({certificate.verdict}): {certificate.why}")
+            finals.say(f"not certified ({certificate.verdict}): {certificate.why}")
             uncertified.append(candidate)
         elif held[key_of(candidate)][0].feasible:
             standing += 1
     return entered
 
 
-def _room(loop: Loop, settings: Sequence[Settings]) -> bool:
+def _room(finals: Finals, settings: Sequence[Settings]) -> bool:
     """Whether LEAST_ROUNDS rounds of all these and the launches on other loads can still be paid."""
-    history = loop.log.history()
-    held_out = certificate_s(loop, history)
-    needed = sum(remaining_s(loop, history, one, held_out) for one in settings) + stress_s(loop, history)
-    return loop.budget.exhausted(sum(o.device_s for o in history), 0, needed) is None
+    history = finals.log.history()
+    held_out = certificate_s(finals, history)
+    needed = sum(remaining_s(finals, history, one, held_out) for one in settings) + stress_s(finals, history)
+    return finals.budget.exhausted(sum(o.device_s for o in history), 0, needed) is None
 
 
-def _affordable(loop: Loop, settings: Sequence[Settings], *, keep_stress: bool) -> bool:
+def _affordable(finals: Finals, settings: Sequence[Settings], *, keep_stress: bool) -> bool:
     """Whether one more launch of each of these can be paid, what the other loads take being kept."""
-    history = loop.log.history()
+    history = finals.log.history()
     costs = full_costs(history)
     usual = sum(costs.values()) / len(costs) if costs else 0.0
     needed = sum(costs.get(key_of(one), usual) for one in settings)
-    needed += stress_s(loop, history) if keep_stress else 0.0
-    return loop.budget.exhausted(sum(o.device_s for o in history), 0, needed) is None
+    needed += stress_s(finals, history) if keep_stress else 0.0
+    return finals.budget.exhausted(sum(o.device_s for o in history), 0, needed) is None
 
 
-def _confirm(loop: Loop, held: Confirmations, settings: Settings, number: int) -> None:
+def _confirm(finals: Finals, held: Confirmations, settings: Settings, number: int) -> None:
     """One confirmation, unless an earlier part of this study made it."""
     if len(held.get(key_of(settings), [])) > number:
         return
-    loop.say(f"finalists, round {number + 1}: " + " ".join(f"{k}={v}" for k, v in settings.items()))
-    outcome = loop.oracle.measure(settings, "confirm")
-    loop.log.append("finalist", outcome=outcome.as_json(), round=number)
+    finals.say(f"finalists, round {number + 1}: " + " ".join(f"{k}={v}" for k, v in settings.items()))
+    outcome = finals.oracle.measure(settings, "confirm")
+    finals.log.append("finalist", outcome=outcome.as_json(), round=number)
     held.setdefault(key_of(settings), []).append(outcome)
 
 
-def _judged(loop: Loop, chosen: Sequence[Settings], held: Confirmations) -> SearchResult:
-    return judge(loop, chosen, held, _certificates(loop, chosen))
+def _judged(finals: Finals, chosen: Sequence[Settings], held: Confirmations) -> SearchResult:
+    return judge(finals, chosen, held, _certificates(finals, chosen))
 
 
-def _certificates(loop: Loop, chosen: Sequence[Settings]) -> dict[str, Certificate]:
-    return loop.oracle.certificates(chosen) if isinstance(loop.oracle, Certifying) else {}
+def _certificates(finals: Finals, chosen: Sequence[Settings]) -> dict[str, Certificate]:
+    return finals.oracle.certificates(chosen) if isinstance(finals.oracle, Certifying) else {}
 
 
-def _over(loop: Loop, answer: SearchResult, rounds: int) -> bool:
+def _over(finals: Finals, answer: SearchResult, rounds: int) -> bool:
     """No further round can change what is said, or is worth it."""
     if answer.unsettled is not None:
         return answer.unsettled.more == More(None, None, None)
     if answer.winner is None or answer.verdict == "default_is_best":
         return True
-    return rounds >= LEAST_ROUNDS and (answer.missed is None or answer.missed <= loop.worthwhile)
+    return rounds >= LEAST_ROUNDS and (answer.missed is None or answer.missed <= finals.worthwhile)
 
 
 def _alive(standing: Finalist, answer: SearchResult) -> bool:
@@ -166,10 +165,10 @@ def _alive(standing: Finalist, answer: SearchResult) -> bool:
     return standing.stands and (standing.gain is None or standing.gain[2] >= max(0.0, best_low))
 
 
-def _held(loop: Loop) -> Confirmations:
+def _held(finals: Finals) -> Confirmations:
     """Confirmations that an earlier part of this study made."""
     found: Confirmations = {}
-    for one in loop.log.history():
+    for one in finals.log.history():
         if one.fidelity == "confirm":
             found.setdefault(key_of(one.config), []).append(one)
     return found

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from search.budget import Budget
+from search.finals.finals import Finals
 from search.finals.rounds import conclude
-from search.loop import Loop
 from search.replay.grids import Grid
 from search.replay.replay import Replay
 from search.result import TrialResult, key_of
@@ -38,11 +38,7 @@ def crowned(grid: Grid, oracle: Replay, history: Sequence[TrialResult]) -> tuple
     log = MemoryLog()
     for trial, one in enumerate(history):
         log.append("outcome", trial=trial, outcome=one.as_json(), last=True)
-    # The rounds ask nothing of an Optuna study.
-    loop = Loop(
-        grid.space, grid.goal, oracle, cast("Any", None), log, Budget(), 0.01, FINALISTS, None, _silent
-    )
-    answer = conclude(loop)
+    answer = conclude(Finals(grid.space, grid.goal, oracle, log, Budget(), 0.01, FINALISTS, _silent))
     # Until it is settled the default stays.
     named = answer.baseline if answer.unsettled is not None else answer.winner
     winner = None if named is None else grid.cells[key_of(named.settings)]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from search import session
+from search.request import SearchRequest
+from servetune.cli.json_output import write_json
 from servetune.cli.options import JSON, SCENARIO
+from servetune.report.search_answer import more, show
+from servetune.report.search_status import StatusLine
 
 
 def search(
@@ -48,8 +54,20 @@ def search(
     ] = None,
     json: Annotated[str | None, JSON] = None,
 ) -> int:
-    """Find the configuration to deploy: search, re-measure the best few, answer with an interval."""
-    from search import session
+    """Find the configuration to deploy: search, re-measure the best few, answer with an interval.
 
-    asked = session.SearchRequest(budget, trials, usd, sampler, storage, ray, rounds)
-    return session.run(scenario, asked, out=out, resume=resume, json=json)
+    Exit status 1 when no configuration meets every constraint, 3 when the answer is not settled.
+    """
+    request = SearchRequest(budget, trials, usd, sampler, storage, ray, rounds)
+    status = StatusLine()
+    try:
+        found = session.run(scenario, request, out=out, resume=resume, say=status.say, show=status.show)
+    finally:
+        status.stop()
+    if json:
+        write_json(found.written, json)
+    if json != "-":
+        show(found.written)
+        if found.result.unsettled is not None:
+            print(more(scenario, found.path, found.scenario, found.written), file=sys.stderr)
+    return {"none_feasible": 1, "not_settled": 3}.get(found.result.verdict, 0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.explain import lines
-from search.finals.spread import HORIZON
+from search.finals.spread import HORIZON, LEAST_ROUNDS
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from bench.scenario.model import Scenario
 
 
 def _show_accuracy(out: Console, finalist: dict[str, Any], won: bool) -> None:
@@ -66,6 +70,20 @@ def rounds_needed(unsettled: dict[str, Any]) -> str:
         return f"{_counted(middle, kind)} more would settle it"
     most = f"more than {HORIZON:,}" if high is None else f"{high:,}"
     return f"about {_counted(middle, kind)} more would settle it ({low:,} to {most})"
+
+
+def more(file: Path, path: Path, scenario: Scenario, written: Mapping[str, Any]) -> str:
+    """What to type for the rounds that would settle it, where a number can be named."""
+    needed = written["unsettled"]["more_rounds"]
+    count = needed["estimate"] or needed["low"]
+    kept = "until it is settled, keep the default"
+    if count is None:
+        return kept
+    rounds = max(LEAST_ROUNDS, written["rounds"] + count)
+    budget = ""
+    if scenario.search.budget_s is not None or scenario.search.budget_usd is not None:
+        budget = " with a larger --budget or --usd, from which these rounds are kept back"
+    return f"{kept}; for more rounds: servetune search {file} --resume --out {path} --rounds {rounds}{budget}"
 
 
 def _counted(count: int, kind: str) -> str:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class StatusLine:
-    """`say` prints a line that stays, `show` replaces the live one; `stop` before others print."""
+    """`say` prints a line that stays, `show` replaces the live one; `stop` before others print.
+
+    Nothing is drawn before the first of them.
+    """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.stream, self.clock = stream or sys.stderr, clock
@@ -29,12 +32,12 @@ class StatusLine:
 
             console = Console(file=self.stream, highlight=False, soft_wrap=False)
             self.live = Live(get_renderable=self.line, console=console, refresh_per_second=4, transient=True)
-            self.live.start()
 
     def say(self, text: str) -> None:
         if self.live is None:
             print(text, file=self.stream, flush=True)
         else:
+            self.live.start()
             self.live.console.print(text, markup=False, soft_wrap=True)
 
     def show(self, doing: str, what: str) -> None:
@@ -42,6 +45,8 @@ class StatusLine:
         if what != self.what or doing.startswith("starting"):
             self.since = self.clock()
         self.doing, self.what = doing, what
+        if self.live is not None:
+            self.live.start()
 
     def line(self) -> Text:
         """Time since the search began, what it is doing, and how long it has been at this launch."""

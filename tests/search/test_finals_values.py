@@ -16,7 +16,7 @@ from search.finals.answer import Finalist, RobustnessCheck, SearchResult, interv
 from search.finals.finalists import ranked
 from search.result import Settings, TrialResult, key_of
 from serving.config import ServingConfig
-from tests.support.search_fixture import GOAL, SPACE, loop
+from tests.support.search_fixture import GOAL, SPACE, finals, loop
 
 BASE = SPACE.default("one")
 FP8: Settings = {"engine": "one", "quantization": "fp8"}
@@ -55,7 +55,7 @@ def test_gains_are_over_the_baseline_of_the_same_round(tmp_path: Path) -> None:
         key_of(BASE): confirmed(BASE, 10.0, 20.0, 40.0),
         key_of(FP8): confirmed(FP8, 9.0, 16.0, None, 1.0),
     }
-    found = judge(loop(tmp_path, 1), [BASE, FP8], held)
+    found = judge(finals(loop(tmp_path, 1)), [BASE, FP8], held)
     assert found.standings[1].gain == interval([0.1, 0.2], 1)
     assert found.standings[0].gain is None, "nothing is compared with itself"
     assert found.rounds == 4
@@ -72,10 +72,10 @@ def test_among_those_surely_better_the_simplest_that_reaches_the_best_ones_low_b
         key_of(BOTH): confirmed(BOTH, 6.0, 6.01, 5.99),
     }
     made = loop(tmp_path, 1)
-    found = judge(made, [BASE, FP8, BOTH], held)
+    found = judge(finals(made), [BASE, FP8, BOTH], held)
     assert found.winner is found.standings[2]
     assert (found.verdict, found.missed) == ("winner", 0.0)
-    worse = judge(made, [BASE, FP8], {**held, key_of(FP8): confirmed(FP8, 12.0, 12.01, 11.99)})
+    worse = judge(finals(made), [BASE, FP8], {**held, key_of(FP8): confirmed(FP8, 12.0, 12.01, 11.99)})
     assert (worse.verdict, worse.winner, worse.missed) == ("default_is_best", worse.standings[0], 0.0)
 
 
@@ -87,7 +87,7 @@ def test_of_two_that_tie_and_are_as_simple_the_better_one_wins(tmp_path: Path) -
         key_of(FP8): confirmed(FP8, 8.0, 8.05, 7.95),
         key_of(eight): confirmed(eight, 7.9, 7.95, 7.85),
     }
-    found = judge(loop(tmp_path, 1), [BASE, FP8, eight], held)
+    found = judge(finals(loop(tmp_path, 1)), [BASE, FP8, eight], held)
     first, second = found.standings[1].gain, found.standings[2].gain
     assert first is not None
     assert second is not None
@@ -101,7 +101,7 @@ def test_without_a_baseline_that_stands_the_best_that_does_is_the_winner(tmp_pat
         key_of(FP8): confirmed(FP8, 15.0, 15.1),
         key_of(BOTH): confirmed(BOTH, 14.0, 14.2),
     }
-    found = judge(loop(tmp_path, 1), [BASE, FP8, BOTH], held)
+    found = judge(finals(loop(tmp_path, 1)), [BASE, FP8, BOTH], held)
     assert found.winner is found.standings[2]
     assert found.missed is None
     assert (found.verdict, found.rounds) == ("winner", 2)

@@ -66,7 +66,6 @@ def made(folder: Path, *proposed: Settings, searcher: Any = None, budget: Budget
         StudyLog(folder),
         budget or Budget(),
         worthwhile,
-        2,
         searcher,
         lambda _: None,
     )

@@ -9,7 +9,7 @@ from search.budget import QUIET, Budget, ledger, nothing_left
 from search.finals.answer import judge
 from search.result import Settings, TrialResult, key_of
 from search.trial import promoted
-from tests.support.search_fixture import GOAL, SPACE, loop
+from tests.support.search_fixture import GOAL, SPACE, finals, loop
 
 BASE = SPACE.default("one")
 FP8: Settings = {"engine": "one", "quantization": "fp8"}
@@ -26,7 +26,7 @@ def test_the_simpler_of_two_that_tie_wins(tmp_path: Path) -> None:
         key_of(FP8): confirmed(FP8, [8.0, 8.12, 7.94]),
         key_of(BOTH): confirmed(BOTH, [7.9, 8.2, 7.85]),
     }
-    answer = judge(loop(tmp_path, 1), [BASE, FP8, BOTH], held)
+    answer = judge(finals(loop(tmp_path, 1)), [BASE, FP8, BOTH], held)
     assert answer.verdict == "winner"
     assert answer.winner is not None
     assert answer.winner.settings == FP8
@@ -34,7 +34,7 @@ def test_the_simpler_of_two_that_tie_wins(tmp_path: Path) -> None:
 
 def test_a_gain_that_is_not_sure_is_no_answer_and_says_what_could_be_missed(tmp_path: Path) -> None:
     held = {key_of(BASE): confirmed(BASE, [10.0, 9.0, 11.0]), key_of(FP8): confirmed(FP8, [9.0, 9.5, 10.0])}
-    answer = judge(loop(tmp_path, 1), [BASE, FP8], held)
+    answer = judge(finals(loop(tmp_path, 1)), [BASE, FP8], held)
     assert (answer.verdict, answer.winner) == ("not_settled", None)
     assert answer.missed is not None
     assert answer.missed > 0
@@ -48,7 +48,7 @@ def test_what_was_missed_is_told_by_the_rounds_that_both_were_measured_in(tmp_pa
         key_of(FP8): confirmed(FP8, [8.0, 9.6, 6.4, 8.0]),
         key_of(BOTH): confirmed(BOTH, [7.9, 9.5, 6.35, 7.9]),
     }
-    answer = judge(loop(tmp_path, 1), [BASE, FP8, BOTH], held)
+    answer = judge(finals(loop(tmp_path, 1)), [BASE, FP8, BOTH], held)
     assert answer.winner is not None
     other = next(s for s in answer.standings[1:] if s is not answer.winner)
     assert answer.missed is not None
@@ -58,7 +58,7 @@ def test_what_was_missed_is_told_by_the_rounds_that_both_were_measured_in(tmp_pa
 
 def test_the_default_is_best_where_nothing_can_be_better(tmp_path: Path) -> None:
     held = {key_of(BASE): confirmed(BASE, [10.0, 9.9, 10.1]), key_of(FP8): confirmed(FP8, [14.0, 13.8, 14.2])}
-    assert judge(loop(tmp_path, 1), [BASE, FP8], held).verdict == "default_is_best"
+    assert judge(finals(loop(tmp_path, 1)), [BASE, FP8], held).verdict == "default_is_best"
 
 
 def test_a_promise_that_is_broken_once_is_not_told_and_one_that_is_broken_always_is_out(
@@ -66,7 +66,7 @@ def test_a_promise_that_is_broken_once_is_not_told_and_one_that_is_broken_always
 ) -> None:
     base = confirmed(BASE, [10.0, 10.0, 10.1])
     once = [*confirmed(FP8, [5.0, 5.0]), *confirmed(FP8, [5.01], 0.2)]
-    answer = judge(loop(tmp_path, 1), [BASE, FP8], {key_of(BASE): base, key_of(FP8): once})
+    answer = judge(finals(loop(tmp_path, 1)), [BASE, FP8], {key_of(BASE): base, key_of(FP8): once})
     assert answer.verdict == "not_settled"
     assert answer.unsettled is not None
     assert answer.unsettled.on == FP8
@@ -77,16 +77,16 @@ def test_a_promise_that_is_broken_once_is_not_told_and_one_that_is_broken_always
         *confirmed(FP8, [5.01], 0.18),
     ]
     held = {key_of(BASE): base, key_of(FP8): always}
-    assert judge(loop(tmp_path, 1), [BASE, FP8], held).verdict == "default_is_best"
+    assert judge(finals(loop(tmp_path, 1)), [BASE, FP8], held).verdict == "default_is_best"
 
 
 def test_a_winner_without_a_gain_only_where_the_default_surely_breaks_a_promise(tmp_path: Path) -> None:
     equal = confirmed(FP8, [9.9, 10.1, 9.95])
     once = [*confirmed(BASE, [10.0, 10.1], -0.05), *confirmed(BASE, [9.9], 0.03)]
-    answer = judge(loop(tmp_path, 1), [BASE, FP8], {key_of(BASE): once, key_of(FP8): equal})
+    answer = judge(finals(loop(tmp_path, 1)), [BASE, FP8], {key_of(BASE): once, key_of(FP8): equal})
     assert answer.verdict == "not_settled"
     surely = [TrialResult(BASE, "confirm", 10.0 + by, violations={"ttft": by}) for by in (0.3, 0.33, 0.28)]
-    answer = judge(loop(tmp_path, 1), [BASE, FP8], {key_of(BASE): surely, key_of(FP8): equal})
+    answer = judge(finals(loop(tmp_path, 1)), [BASE, FP8], {key_of(BASE): surely, key_of(FP8): equal})
     assert answer.verdict == "winner"
     assert answer.broken == ("ttft",)
 
@@ -95,15 +95,15 @@ def test_a_default_that_crashed_once_is_no_licence(tmp_path: Path) -> None:
     died = TrialResult(BASE, "confirm", None, failure="crash")
     equal = confirmed(FP8, [9.9, 10.1, 9.95])
     held = {key_of(BASE): [*confirmed(BASE, [10.0, 10.1]), died], key_of(FP8): equal}
-    assert judge(loop(tmp_path, 1), [BASE, FP8], held).verdict == "not_settled"
+    assert judge(finals(loop(tmp_path, 1)), [BASE, FP8], held).verdict == "not_settled"
     held = {key_of(BASE): [died] * 3, key_of(FP8): equal}
-    answer = judge(loop(tmp_path, 1), [BASE, FP8], held)
+    answer = judge(finals(loop(tmp_path, 1)), [BASE, FP8], held)
     assert (answer.verdict, answer.broken) == ("winner", ("runs",))
 
 
 def test_two_rounds_settle_nothing(tmp_path: Path) -> None:
     held = {key_of(BASE): confirmed(BASE, [10.0, 10.0]), key_of(FP8): confirmed(FP8, [5.0, 5.0])}
-    answer = judge(loop(tmp_path, 1), [BASE, FP8], held)
+    answer = judge(finals(loop(tmp_path, 1)), [BASE, FP8], held)
     assert answer.verdict == "not_settled"
     assert answer.unsettled is not None
     assert "only 2 of 3 rounds" in answer.unsettled.why
@@ -111,14 +111,14 @@ def test_two_rounds_settle_nothing(tmp_path: Path) -> None:
 
 def test_no_winner_when_nothing_keeps_every_promise(tmp_path: Path) -> None:
     held = {key_of(BASE): confirmed(BASE, [10.0] * 3, 0.5), key_of(FP8): confirmed(FP8, [9.0] * 3, 0.5)}
-    assert judge(loop(tmp_path, 1), [BASE, FP8], held).verdict == "none_feasible"
+    assert judge(finals(loop(tmp_path, 1)), [BASE, FP8], held).verdict == "none_feasible"
 
 
 def test_equal_configurations_are_rarely_told_apart(tmp_path: Path) -> None:
     draw, false, made = random.Random(3), 0, loop(tmp_path, 1)
     for _ in range(200):
         held = {key_of(s): confirmed(s, [draw.gauss(10, 0.5) for _ in range(3)]) for s in (BASE, FP8, BOTH)}
-        false += judge(made, [BASE, FP8, BOTH], held).verdict == "winner"
+        false += judge(finals(made), [BASE, FP8, BOTH], held).verdict == "winner"
     assert false <= 16  # 2.5% a side are 5 of 200; beyond 16 lies one in 10,000
 
 

@@ -20,7 +20,7 @@ from search.loop import Loop
 from search.result import Settings, key_of
 from serving.config import ServingConfig
 from serving.errors import Failure, FailureKind
-from tests.support.search_fixture import Known, loop
+from tests.support.search_fixture import Known, finals, loop
 
 
 @dataclass
@@ -49,7 +49,7 @@ def searched(folder: Path, **verdicts: str) -> tuple[Loop, list[str]]:
 
 def test_a_winner_holds_a_certificate(tmp_path: Path) -> None:
     made, _ = searched(tmp_path)
-    answer = conclude(made)
+    answer = conclude(finals(made))
     assert answer.winner is not None
     assert answer.winner.settings.get("quantization") == "fp8", "the cheapest, and certified"
     assert answer.winner.certificate == Certificate("PASS", "")
@@ -60,7 +60,7 @@ def test_without_one_the_next_best_is_tried_and_nothing_that_answers_alike(
     tmp_path: Path, verdict: str
 ) -> None:
     made, said = searched(tmp_path, fp8=verdict)
-    answer = conclude(made)
+    answer = conclude(finals(made))
     assert answer.winner is not None
     assert answer.winner.settings.get("quantization") != "fp8"
     tried = [s for s in answer.standings if s.settings.get("quantization") == "fp8"]
@@ -73,11 +73,11 @@ def test_without_one_the_next_best_is_tried_and_nothing_that_answers_alike(
 
 def test_the_default_wins_when_nothing_is_certified_and_a_resume_asks_nothing_again(tmp_path: Path) -> None:
     made, _ = searched(tmp_path, fp8="FAIL", none="FAIL")
-    answer = conclude(made)
+    answer = conclude(finals(made))
     assert answer.verdict == "default_is_best"
     assert len(answer.baseline.outcomes) == 1, "alone it is not measured again"
     looks = (tmp_path / "looked.txt").read_text()
-    assert conclude(made) == answer
+    assert conclude(finals(made)) == answer
     assert (tmp_path / "looked.txt").read_text() == looks
 
 

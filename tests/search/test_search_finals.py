@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +14,18 @@ import pytest
 from search.budget import Budget
 from search.finals import spread
 from search.finals.answer import SearchResult
+from search.finals.finals import Finals
 from search.finals.reserve import reserve_s
 from search.finals.rounds import conclude
-from search.loop import Loop
 from search.objective import Goal
 from search.replay.winner import MemoryLog
 from search.result import Fidelity, Settings, TrialResult, key_of
 from search.space import Axis, Space
 from servetune.report.search_answer import show
 from serving.config import ServingConfig
-from tests.support.search_fixture import Known, loop
+from tests.support.search_fixture import GOAL as KNOWN_GOAL
+from tests.support.search_fixture import SPACE as KNOWN
+from tests.support.search_fixture import Known
 
 SPACE = Space({"vllm": tuple(Axis(f"s{i}", choices=(0, 1), default=0) for i in range(6))})
 GOAL = Goal((("output_token_throughput_per_s", False),))
@@ -62,7 +64,7 @@ class Lab:
 
 def study(
     seed: int, rates: list[float], ratios: list[float], budget: Budget | None = None, **noise: Any
-) -> tuple[SearchResult, Lab, Loop]:
+) -> tuple[SearchResult, Lab, Finals]:
     """The rounds of five configurations, the default first; all kept their promises in the search."""
     keys = [key_of(s) for s in CONFIGS]
     lab = Lab(dict(zip(keys, rates, strict=True)), dict(zip(keys, ratios, strict=True)),
@@ -72,10 +74,8 @@ def study(
         seen = lab.measure(settings, "full")
         kept = TrialResult(settings, "full", seen.value, violations={PROMISE: -0.2}, seconds=seen.seconds)
         log.append("outcome", trial=trial, outcome=kept.as_json(), last=True)
-    loop = Loop(
-        SPACE, GOAL, lab, cast("Any", None), log, budget or Budget(), 0.01, 4, None, lambda text: None
-    )
-    return conclude(loop), lab, loop
+    finals = Finals(SPACE, GOAL, lab, log, budget or Budget(), 0.01, 4, lambda text: None)
+    return conclude(finals), lab, finals
 
 
 def named(answers: list[SearchResult], which: int) -> float:
@@ -163,12 +163,12 @@ def test_the_rounds_that_are_named_settle_it_in_most_studies() -> None:
     """Studies that six rounds left open are given what their answer asked for."""
     open_, settled = 0, 0
     for seed in range(40):
-        answer, _, loop = study(360_000 + seed, [100, 107, 97, 97, 97], [FAR] * 5)
+        answer, _, finals = study(360_000 + seed, [100, 107, 97, 97, 97], [FAR] * 5)
         if answer.unsettled is None or answer.unsettled.more.middle is None:
             continue
         open_ += 1
-        loop.rounds = answer.rounds + answer.unsettled.more.middle
-        settled += conclude(loop).unsettled is None
+        finals.rounds = answer.rounds + answer.unsettled.more.middle
+        settled += conclude(finals).unsettled is None
     assert open_ >= 10
     assert settled >= 0.5 * open_
 
@@ -223,10 +223,10 @@ class Asking(Known):
         return 40.0
 
 
-def seen(folder: Path, budget: Budget, finalists: int = 4) -> Loop:
+def seen(folder: Path, budget: Budget) -> Finals:
     """The default and three that are better had full looks of 20 s; short looks and failures took 2 s."""
     log = MemoryLog()
-    made = replace(loop(folder, 99), budget=budget, finalists=finalists, log=log, oracle=Asking(folder))
+    made = Finals(KNOWN, KNOWN_GOAL, Asking(folder), log, budget, 0.0, 4, lambda text: None)
     looks = [TrialResult(made.space.default(), "full", 10.0, seconds={"measure": 20.0})]
     for seqs in range(2, 20):
         config: Settings = {"engine": "one", "quantization": "none", "max_num_seqs": seqs}
@@ -273,7 +273,7 @@ def test_the_terminal_says_how_many_more_rounds(capsys: pytest.CaptureFixture[st
         "simulated": False, "scenario": "s", "question": "q", "goal": [{"metric": GOAL.metric}],
         "explained": {"settings": [], "trials": 0, "promises": []}, "ledger": {"total": 1.0}, "trials": 5,
         "launches": 35, "failures": {}, "ended": "enough",
-        **answer.as_json(cast("Any", Named()), made.space),
+        **answer.as_json(lambda settings: ServingConfig(engine="sim", model="m"), made.space),
     }  # fmt: skip
     show(written)
     text = " ".join(capsys.readouterr().out.split())
@@ -281,10 +281,3 @@ def test_the_terminal_says_how_many_more_rounds(capsys: pytest.CaptureFixture[st
     assert f"about {answer.unsettled.more.middle} rounds more would settle it" in text
     assert "the default is best" not in text
     assert written["winner"] is None
-
-
-class Named:
-    """Configs for `as_json`."""
-
-    def config(self, settings: Settings) -> ServingConfig:
-        return ServingConfig(engine="sim", model="m")

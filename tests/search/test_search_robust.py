@@ -17,7 +17,7 @@ from search.finals.rounds import conclude
 from search.loop import Loop
 from search.result import Settings, TrialResult, key_of
 from serving.config import ServingConfig
-from tests.support.search_fixture import Known, loop
+from tests.support.search_fixture import Known, finals, loop
 
 SLO = "ttft:p50<=200ms"
 
@@ -54,7 +54,7 @@ def answered(folder: Path, **cliffs: str) -> tuple[Loop, SearchResult, list[str]
     made = loop(folder, 16, say=said.append, sampler="random", seed=3)
     made.oracle = Tried(folder, cliffs=cliffs)
     made.run()
-    return made, settle(made, conclude(made)), said
+    return made, settle(finals(made), conclude(finals(made))), said
 
 
 def test_a_plateau_wins_and_says_what_it_stood(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_when_the_default_breaks_the_same_promise_nobody_is_a_cliff(tmp_path: Pa
 def test_what_was_tried_before_a_kill_is_not_tried_again(tmp_path: Path) -> None:
     made, answer, _ = answered(tmp_path, fp8="promise")
     looks = (tmp_path / "looked.txt").read_text()
-    assert settle(made, conclude(made)) == answer
+    assert settle(finals(made), conclude(finals(made))) == answer
     assert (tmp_path / "looked.txt").read_text() == looks
 
 

@@ -22,10 +22,12 @@ from bench.records.model import Run, Sample
 from bench.result import outcome
 from bench.scenario import scenariofile
 from bench.scenario.model import Price, Scenario
-from search import session
 from search.engine_evaluator import EngineEvaluator
 from search.objective import Goal
-from search.space import most_devices
+from search.request import SearchRequest
+from search.resume import StudyLog
+from search.session import parts
+from search.space import Space, most_devices
 from search.timed import Timed
 from servetune.deploy.exporters import EXPORTERS, render
 from servetune.deploy.exporters.reading import deployment
@@ -202,17 +204,14 @@ def test_search_budget_and_ray_placement(tmp_path: Path) -> None:
     assert needed == pytest.approx(32 / 3600 * 1e6 / 2)
 
 
-def test_a_search_is_priced_by_the_devices_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
-    monkeypatch.setattr(session, "Loop", lambda *given: made.append(given))
+def test_a_search_is_priced_by_the_devices_it_holds(tmp_path: Path) -> None:
     of = scenario(tmp_path)
     target = Target("cuda", None, None)
     folder = RunFolder.create(tmp_path / "study", {}, b"")
-    goal, space = Goal.of(of), session.Space.of(of)
-    log, status = session.StudyLog(folder.path), session.Status()
-    session._loop(of, folder, target, goal, space, session.SearchRequest(), log, status)
-    budget = next(part for part in made[0] if isinstance(part, session.Budget))
-    assert budget.cost(3600.0) == 32.0
+    oracle = EngineEvaluator(of, folder, target, Goal.of(of), Timed())
+    loop, finals = parts(of, SearchRequest(), Space.of(of), oracle, StudyLog(folder.path), print)
+    assert loop.budget is finals.budget
+    assert loop.budget.cost(3600.0) == 32.0
 
 
 def test_plan_shows_them_and_the_memory_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from search.budget import Budget
+from search.finals.finals import Finals
+from search.finals.reserve import reserve_s
 from search.loop import Loop
 from search.objective import Goal
 from search.result import Fidelity, Settings, TrialResult, key_of
@@ -76,7 +78,14 @@ def loop(
     folder.mkdir(exist_ok=True)
     study = Study.open(storage or default_storage(folder), "known", space, GOAL, CONSTRAINTS, sampler, seed)
     budget = Budget(trials=trials)
-    return Loop(space, GOAL, Known(folder, takes_s), study, StudyLog(folder), budget, 0.0, 2, None, say)
+    made = Loop(space, GOAL, Known(folder, takes_s), study, StudyLog(folder), budget, 0.0, None, say)
+    made.reserve_s = lambda history: reserve_s(finals(made), history)
+    return made
+
+
+def finals(of: Loop, finalists: int = 2) -> Finals:
+    """The finals of this loop as it is now."""
+    return Finals(of.space, of.goal, of.oracle, of.log, of.budget, of.worthwhile, finalists, of.say)
 
 
 if __name__ == "__main__":
