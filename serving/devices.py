@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from serving.config import ServingConfig
+if TYPE_CHECKING:
+    from serving.config import ServingConfig
 
 TENSOR, PIPELINE, DATA = "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"
 CONTEXT = "prefill-context-parallel-size"

@@ -6,13 +6,15 @@ Light on purpose (no pydantic): the simulated server starts from it too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from serving import devices
-from serving.config import ServingConfig, fields_where
 from serving.costmodel.hardware import GIB, Hardware
 from serving.costmodel.shapes import Shape
+
+if TYPE_CHECKING:
+    from serving.config import ServingConfig
 
 DEFAULT_UTILIZATION = 0.92
 """vLLM 0.20.2 to 0.32 (`config/cache.py`)."""
@@ -37,7 +39,7 @@ class Resolved:
     pipeline_parallel_size: int = 1
 
 
-NAMES = frozenset(fields_where(lambda role: role.cost_model))
+NAMES = frozenset(field.name for field in fields(Resolved)) - {"pipeline_parallel_size"}
 """Those that are settings of ServingConfig; the pipeline's size is a flag in extra_args."""
 
 

@@ -17,6 +17,7 @@ from bench.plan.feasibility import Feasibility, budget_of, calibrate, fits, judg
 from bench.plan.target import UNCALIBRATED, MemoryCalibration, Target, target_of
 from bench.point import Load, Point
 from bench.scenario.model import Model
+from bench.telemetry.gpus import Gpu
 from serving.config import ServingConfig
 from serving.costmodel import hardware, memory, quantization, shapes
 from serving.costmodel.defaults import of_config
@@ -292,15 +293,13 @@ def test_the_target_of_this_machine() -> None:
 
 
 def test_a_gpu_is_known_by_its_driver_and_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.telemetry import gpus
-
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    card = gpus.Gpu(0, "NVIDIA L4", "GPU-x", memory_bytes=23034 * 2**20)
-    monkeypatch.setattr(gpus, "gpus_visible", lambda: [card])
+    card = Gpu(0, "NVIDIA L4", "GPU-x", memory_bytes=23034 * 2**20)
+    monkeypatch.setattr("bench.plan.target.gpus_visible", lambda: [card])
     model = Model(name="m", path="x", shape="qwen2.5-7b")
     assert target_of(None, model).hardware == hardware.HARDWARE["l4"]
-    monkeypatch.setattr(gpus, "gpus_visible", lambda: [replace(card, name="NVIDIA Z9")])
+    monkeypatch.setattr("bench.plan.target.gpus_visible", lambda: [replace(card, name="NVIDIA Z9")])
     assert target_of("cuda", model) == Target("cuda", None, shapes.SHAPES["qwen2.5-7b"], cards=1)
-    monkeypatch.setattr(gpus, "gpus_visible", list)
+    monkeypatch.setattr("bench.plan.target.gpus_visible", list)
     assert target_of("cuda", model).hardware is None
     assert target_of(None, model).device == "cpu"

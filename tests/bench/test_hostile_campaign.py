@@ -10,6 +10,7 @@ import pytest
 from bench import campaign
 from bench.records.folder import RunFolder
 from bench.records.model import RequestError
+from servetune.cli.bench import run
 from tests.support.odd_server import Odd, odd_server
 
 GOOD = 8
@@ -71,7 +72,7 @@ def test_an_odd_answer_costs_its_point_and_resume_goes_on(
     file, out = tmp_path / "odd.yaml", tmp_path / "run"
     with odd_server(odd, gets) as url:
         file.write_text(SCENARIO.format(url=url, tokens=[GOOD, *odd]))
-        assert campaign.run(file, out=out, resume=False, json=None) == 0
+        assert run(file, out=out, resume=False, json=None) == 0
         said = capsys.readouterr()
         folder = RunFolder.open(out)
         runs = {run.point.load.output_tokens: run for run in folder.runs()}
@@ -89,7 +90,7 @@ def test_an_odd_answer_costs_its_point_and_resume_goes_on(
             "\n".join(line for line in lines if json.loads(line).get("key") != runs[max(odd)].point.key)
             + "\n"
         )
-        assert campaign.run(file, out=out, resume=True, json=str(tmp_path / "out.json")) == 0
+        assert run(file, out=out, resume=True, json=str(tmp_path / "out.json")) == 0
     assert len(RunFolder.open(out).runs()) == 1 + len(odd)
     points = json.loads((tmp_path / "out.json").read_text())["points"]
     assert sum(len(point["errors"]) for point in points) == sum(

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from bench.machine import fitness, readiness
+from bench.machine import checks, fitness, readiness
 from bench.machine.fitness import GIB, MachineCheck, MachineFacts
 from bench.scenario import scenariofile
 from bench.telemetry.gpus import Inventory, inventory
@@ -304,7 +304,7 @@ def test_a_plan_says_what_runs_and_what_is_left_out(tmp_path):
 
 
 def test_looking_takes_under_two_seconds_and_yields_facts():
-    looked = doctor.facts(None)
+    looked = checks.facts(None)
     assert 0 <= looked.busy_share <= 1
     assert looked.environment["cpu"]["logical_cores"] >= 1
     assert fitness.machine_checks(looked)

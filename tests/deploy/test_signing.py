@@ -90,7 +90,7 @@ def test_the_run_is_signed_with_it_and_a_password_opens_the_key(
     assert main([*asked, "--password-env", "KEY_PASSWORD"]) == 0
     claim = check(GOLDEN, tmp_path / "sig", public)
     assert claim.verdict == "PASS"
-    assert claim.text.startswith("3 files")
+    assert claim.note.startswith("3 files")
 
 
 def test_verify_starts_nothing_for_a_wrong_signature(

@@ -89,7 +89,7 @@ def test_a_file_that_calls_itself_deployable_is_not_believed(tmp_path: Path) -> 
 
 
 def test_the_schema_has_the_status_that_follows() -> None:
-    fields = json_schema()["$defs"]["Status"]["properties"]
+    fields = json_schema()["$defs"]["SpecStatus"]["properties"]
     assert {"deployable", "reasons", "warnings", "verified"} <= set(fields)
     assert fields["deployable"]["type"] == "boolean"
     assert made().status.deployable is True

@@ -78,7 +78,7 @@ def test_a_changed_flag_fails_even_with_a_manifest_of_its_own(tmp_path: Path) ->
     before = exporters.digest(serve.read_text())
     serve.write_text(serve.read_text().replace("max-num-seqs: 96", "max-num-seqs: 97"))
     manifest.write_text(manifest.read_text().replace(before, exporters.digest(serve.read_text())))
-    assert "serve.yaml differs" in same_files(spec, tmp_path / "f").text
+    assert "serve.yaml differs" in same_files(spec, tmp_path / "f").note
 
 
 def test_a_changed_model_file_fails(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_changed_model_file_fails(tmp_path: Path) -> None:
     assert same_model(spec).verdict == "FAIL"
     (tmp_path / "model.safetensors").write_bytes(b"abc")
     (tmp_path / "modeling.py").write_text("import os")
-    assert "modeling.py is not of the spec" in same_model(spec).text
+    assert "modeling.py is not of the spec" in same_model(spec).note
     assert same_model(spec_of()).verdict == "INCONCLUSIVE"
 
 
@@ -171,7 +171,7 @@ def test_every_attempt_draws_afresh_and_says_with_which_seed(monkeypatch: pytest
         seeds.append(seed)
         return open_loop(), Judgement("invalid" if len(seeds) % 2 else "ok")
 
-    monkeypatch.setattr("bench.measure_load.measure", measure)
+    monkeypatch.setattr("servetune.deploy.verify.constraints.measure", measure)
     slo = {"metric": "tpot", "percentile": 50.0, "limit_ms": 2000.0}
     load = {**LOAD, "arrivals": "poisson", "rate_per_s": 5.0, "concurrency": None}
     spec = simulated(slos=[slo], evidence=[{"key": "a", "verdict": "ok", "slo": "met", "load": load}])
@@ -287,5 +287,5 @@ def test_exit_statuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         ):
             file.write_text(dump(simulated(effective=effective)))
             assert main(["verify", str(file), "--live", server.url, "--json", "-"]) == status
-            assert json.loads(capsys.readouterr().out)["verdict"] == verdict
+            assert json.loads(capsys.readouterr().out)["verdict"] == verdict.lower()
         assert main(["verify", str(file), "--live", server.url, "-o", "x"]) == 2

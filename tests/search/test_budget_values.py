@@ -180,12 +180,13 @@ def test_full_looks_failures_and_repeats_do_not_count_among_short_looks() -> Non
 
 
 @pytest.mark.parametrize(
-    ("looks", "seconds", "ended"), [(20, 330, False), (20, 329, True), (4, 80, False), (4, 79, True)]
+    ("looks", "seconds", "kept"), [(20, 300, None), (20, 299, 100), (4, 110, None), (4, 109, 70)]
 )
 def test_a_search_keeps_back_what_its_finals_take(
-    tmp_path: Path, looks: int, seconds: int, ended: bool
+    tmp_path: Path, looks: int, seconds: int, kept: int | None
 ) -> None:
-    """Ten seconds a launch, two finalists: 10 x (3 x 3 + 4) = 130 s are kept back, at most half of the budget."""
+    """Ten seconds a launch, three rounds: of the default and two finalists 90 s, of one 60 s where that is more than
+    0.6 of the budget; and ten for one more look."""
     found = loop(tmp_path, 100)
     found.budget = Budget(seconds=seconds)
     took = {"launch": 2.0, "measure": 8.0}
@@ -194,5 +195,5 @@ def test_a_search_keeps_back_what_its_finals_take(
         one(99, None, failure="does_not_fit"),
         one(98, None, failure="refused", seconds={"accuracy": 0.0}),
     ]
-    said = f"the budget of {seconds} s is spent" if ended else None
+    said = kept and f"the budget of {seconds} s is spent, {kept} s of it kept for the finals and one more look"
     assert found.ended([], [*history, *refused]) == said

@@ -131,7 +131,8 @@ def test_every_class_of_failure_can_be_provoked() -> None:
         FailureKind.NOT_INSTALLED: "not_installed",
         FailureKind.KILLED: "killed_after",
     }
-    assert set(provokes) == set(FailureKind)
+    no_engines = {FailureKind.NOT_SCORED}  # of answers that came, and could not be judged
+    assert set(provokes) == set(FailureKind) - no_engines
     assert set(provokes.values()) <= set(FAULTS)
 
 

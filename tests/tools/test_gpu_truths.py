@@ -180,7 +180,7 @@ def test_the_kv_table_reads_a_recorded_run(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.chdir(ROOT)
     run = tmp_path / "run"
-    command = [sys.executable, "servetune/cli/main.py", "bench", "scenarios/demo.yaml", "--out", str(run)]
+    command = [sys.executable, "-m", "servetune", "bench", "scenarios/demo.yaml", "--out", str(run)]
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     found = kv_table.rows(RunFolder.open(run))
     assert found

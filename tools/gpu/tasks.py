@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-SERVETUNE = ("servetune/cli/main.py",)
+SERVETUNE = ("-m", "servetune")
 VERIFICATIONS = 5
 
 
