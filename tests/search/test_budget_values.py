@@ -195,5 +195,7 @@ def test_a_search_keeps_back_what_its_finals_take(
         one(99, None, failure="does_not_fit"),
         one(98, None, failure="refused", seconds={"accuracy": 0.0}),
     ]
-    said = kept and f"the budget of {seconds} s is spent, {kept} s of it kept for the finals and one more look"
+    said = (
+        kept and f"the budget of {seconds} s is spent, {kept} s of it kept for the finals and one more look"
+    )
     assert found.ended([], [*history, *refused]) == said

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bench.scenario.slo import parse
-from search.objective import Goal, accuracy_violation, constraints, job_of, judged, violations
+from search.objective import Goal, constraints, job_of, judged
 from search.result import TrialResult
-from serving.errors import Failure, FailureKind
+from serving.errors import Failure
 from tests.support.synthetic import point
 
 RATE = "output_token_throughput_per_s"
@@ -77,36 +76,6 @@ def test_every_promise_has_a_name() -> None:
 # --- promises -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("value", "missed"),
-    [(100.0, -0.5), (200.0, 0.0), (250.0, 0.25), (math.inf, 10.0), (2300.0, 10.0), (-900.0, -1.0)],
-)
-def test_a_promise_is_missed_by_a_share_of_its_limit(value: float, missed: float) -> None:
-    one = measured("a", 1.0, ttft_p50_ms=value)
-    assert violations(scenario("ttft:p50<=200ms"), one, short=False) == {
-        "ttft:p50<=200ms": pytest.approx(missed)
-    }
-
-
-def test_adjusted_latency_counts_where_there_is_one() -> None:
-    one = measured("a", 1.0, ttft_p50_ms=100.0, ttft_p50_adjusted_ms=300.0)
-    assert violations(scenario("ttft:p50<=200ms"), one, short=False) == {
-        "ttft:p50<=200ms": pytest.approx(0.5)
-    }
-
-
-def test_what_cannot_be_told_is_missed_a_little_and_kept_in_a_short_look() -> None:
-    one = measured("a", 1.0)
-    assert violations(scenario("ttft:p50<=200ms"), one, short=False) == {"ttft:p50<=200ms": 0.001}
-    assert violations(scenario("ttft:p50<=200ms"), one, short=True) == {"ttft:p50<=200ms": 0.0}
-
-
-def test_a_limit_of_zero_is_missed_by_the_value_itself() -> None:
-    one = measured("a", 1.0, preemptions=3.0)
-    assert violations(scenario(preemptions=0.0), one, short=False) == {"preemptions<=0": 3.0}
-    assert violations(scenario(preemptions=2.0), one, short=False) == {"preemptions<=2": 0.5}
-
-
 # --- one launch -----------------------------------------------------------------------------------
 
 
@@ -153,23 +122,6 @@ def test_what_is_the_same_job() -> None:
         assert job_of(point(**other).load) != job_of(base)
 
 
-def test_a_failure_an_invalid_point_and_a_missing_number_have_no_value() -> None:
-    failure = Failure(FailureKind.OOM_LOAD, "no room", "lower max_num_seqs")
-    died = result(measured("a", 1.0), measured("b", None, failure=failure))
-    assert (died.failure, died.detail, died.value, died.points) == (
-        "oom_under_load",
-        "no room",
-        None,
-        ("a", "b"),
-    )
-    invalid = result(measured("a", 1.0, verdict="invalid"))
-    assert (invalid.failure, invalid.detail, invalid.value) == ("invalid", "why not", None)
-    for value in (None, math.inf, math.nan):
-        untold = result(measured("a", value))
-        assert (untold.failure, untold.value) == ("no_value", None)
-        assert RATE in untold.detail
-
-
 def test_a_suspect_point_counts_and_simulated_is_said() -> None:
     found = result(measured("a", 1.0, verdict="suspect", simulated=True))
     assert (found.value, found.simulated) == (1.0, True)
@@ -179,14 +131,6 @@ def test_a_suspect_point_counts_and_simulated_is_said() -> None:
 def test_every_goal_has_its_value_and_the_first_is_judged_by() -> None:
     found = result(measured("a", 50.0, **{COST: 2.0}), goal=LEAST)
     assert (found.value, found.values) == (2.0, {COST: 2.0, RATE: 50.0})
-
-
-def test_the_floor_is_one_promise_more() -> None:
-    assert result(measured("a", 1.0), accuracy=0.02).violations == {"accuracy": 0.02}
-    assert result(measured("a", 1.0)).violations == {}
-    assert result(measured("a", 1.0), fidelity="screen", slos=("ttft:p50<=200ms",)).violations == {
-        "ttft:p50<=200ms": 0.0
-    }
 
 
 # --- variance -------------------------------------------------------------------------------------
@@ -236,33 +180,3 @@ def test_the_variance_of_a_mean_of_two_jobs() -> None:
 
 
 # --- the floor in the screening -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("verdict", "missed", "violation"),
-    [
-        ("FAIL", 0.05, 0.05), ("FAIL", 0.0, 0.001), ("FAIL", None, 0.001), ("PASS", -0.02, -0.02),
-        ("INCONCLUSIVE", 0.03, 0.0), ("INCONCLUSIVE", -0.01, -0.01), ("PASS", None, 0.0),
-    ],
-)  # fmt: skip
-def test_only_a_fail_of_the_floor_breaks_it(
-    monkeypatch: pytest.MonkeyPatch, verdict: str, missed: float | None, violation: float
-) -> None:
-    seen: list[Any] = []
-
-    def floor_of(ours: str, theirs: str, again: str | None) -> Any:
-        seen.append((ours, theirs, again))
-        return SimpleNamespace(verdict=verdict, violation=missed)
-
-    stored = {"mine": ["m"], "base": ["b", "b again"], "single": ["s"], "none": []}
-    monkeypatch.setattr("bench.accuracy.verdict.floor_of", floor_of)
-    monkeypatch.setattr("bench.evaluation.store.evaluations", lambda folder, key: stored[key])
-    asked: Any = SimpleNamespace(accuracy=object())
-    folder: Any = None
-    assert accuracy_violation(folder, asked, "mine", "base") == pytest.approx(violation)
-    assert accuracy_violation(folder, asked, "mine", "single") == pytest.approx(violation)
-    assert seen == [("m", "b", "b again"), ("m", "s", None)]
-    assert accuracy_violation(folder, asked, "base", "base") == 0.0
-    assert accuracy_violation(folder, asked, "none", "base") == 1.0
-    assert accuracy_violation(folder, asked, "mine", "none") == 1.0
-    assert accuracy_violation(folder, SimpleNamespace(accuracy=None), "mine", "base") is None  # type: ignore[arg-type]

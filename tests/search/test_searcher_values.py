@@ -298,7 +298,11 @@ def test_hill_climbing_ranks_failures_behind_broken_promises_and_those_behind_ke
     kept, worse, broken = one(1, 5.0, -0.5), one(2, 6.0, 0.0), one(4, 1.0, 0.5)
     failed = one(8, None, failure="crash")
     assert sorted([failed, broken, worse, kept], key=hill._rank) == [kept, worse, broken, failed]
-    assert [hill._rank(x) for x in (kept, broken, failed)] == [(0, 0.0, 0, 5.0), (0, 0.5, 0, 1.0), (1, 0.0, 0, 0.0)]
+    assert [hill._rank(x) for x in (kept, broken, failed)] == [
+        (0, 0.0, 0, 5.0),
+        (0, 0.5, 0, 1.0),
+        (1, 0.0, 0, 0.0),
+    ]
 
 
 @pytest.mark.parametrize("seqs", [(16,), (1, 16), (8, 16), (2,), (1, 2, 4, 8)])
