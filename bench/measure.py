@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -29,22 +29,31 @@ STREAMING_S = 5.0
 """A request whose last output came so shortly before its end was being answered."""
 
 
-def measure(plan: Plan, folder: RunFolder, watch: Watch) -> None:
-    """Every point of the plan that `folder` does not hold yet, one launch after the other."""
+def never() -> bool:
+    """The `should_stop` of a plan that is measured to its end."""
+    return False
+
+
+def measure(plan: Plan, folder: RunFolder, watch: Watch, should_stop: Callable[[], bool] = never) -> None:
+    """Every point of the plan that `folder` does not hold yet, one launch after the other.
+
+    should_stop   asked before each launch and after each point that did not fail: True leaves out the rest
+    """
     done = folder.done()
     for number, launch in enumerate(plan.launches, 1):
         todo = [point for point in launch.points if point.key not in done]
         attempt = 1
-        while todo or owed(plan, folder, launch):
+        while (todo or owed(plan, folder, launch)) and not should_stop():
             watch.launch_started(launch.config, number, len(plan.launches))
-            todo = _serve(plan, folder, launch, todo, attempt, watch)
+            todo = _serve(plan, folder, launch, todo, attempt, watch, should_stop)
             attempt += 1
     watch.finished()
 
 
 def _serve(
-    plan: Plan, folder: RunFolder, launch: Launch, todo: Sequence[Point], attempt: int, watch: Watch
-) -> list[Point]:
+    plan: Plan, folder: RunFolder, launch: Launch, todo: Sequence[Point], attempt: int, watch: Watch,
+    should_stop: Callable[[], bool],
+) -> list[Point]:  # fmt: skip
     """Measures points on one server, then scores it; returns the points left when it died.
 
     Each death costs one point. A server that dies after its last point leaves its evaluation to the next
@@ -69,6 +78,8 @@ def _serve(
                 run = _measure_point(plan, point, server, prompts, folder.path / "points" / point.key, watch)
                 folder.save(replace(run, launch=name))
                 watch.point_finished(run)
+                if run.failure is None and should_stop():
+                    return left
                 more = plan.more(run)
                 if more is not None and more.key not in folder.done():
                     left.insert(0, more)

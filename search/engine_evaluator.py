@@ -1,8 +1,7 @@
-"""Measured: the oracle that launches. One server a look; every load runs on it, the short ones first."""
+"""EngineEvaluator: launches engines. One server a trial; every load runs on it, the short ones first."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.accuracy.verdict import certifying, screening
 from bench.evaluation import store
-from bench.measure import measure
+from bench.measure import measure, never
 from bench.plan import evaluations
 from bench.plan.estimate import ready_s
 from bench.plan.expand import loads_of
@@ -24,15 +23,14 @@ from bench.records.model import Run
 from bench.scenario.price import price_for
 from search import unasked
 from search.configs import config_of
+from search.evaluator import Certificate, Promote
 from search.feasible import Feasible
 from search.finals import certify, expected, stress
-from search.finals.certify import Certificate
 from search.longer import Longer, for_goal, short
 from search.objective import Goal, accuracy_violation, judged, measured
 from search.result import Fidelity, Settings, TrialResult, key_of
 from search.space import Space
-from search.timed import Enough, Timed
-from search.trial import Promote
+from search.timed import Timed
 from serving import devices
 from serving.config import ServingConfig
 from serving.errors import UserError
@@ -97,52 +95,50 @@ class EngineEvaluator:
         found = self.feasible.refusal(config, self.loads(), needed)
         return found and TrialResult(settings, "screen", None, failure=found[0], detail=found[1])
 
-    def measure(self, settings: Settings, fidelity: Fidelity) -> TrialResult:
-        """One look on a launch of its own; points that the folder holds already are not measured again."""
-        config = self.config(settings)
-        repeat = 0
-        if fidelity == "confirm":
-            self.confirmed[key_of(settings)] += 1
-            repeat = self.confirmed[key_of(settings)]
-        loads = [self._short(load) if fidelity == "screen" else load for load in self.loads()]
-        seed = self.scenario.seed
-        points = tuple(Point(config, load, seed_of(load, seed, repeat), repeat) for load in loads)
-        return self._look(settings, config, fidelity, points)
+    def confirm(self, settings: Settings) -> TrialResult:
+        """The full load on a launch of its own, under the draws of its round, held-out items included."""
+        self.confirmed[key_of(settings)] += 1
+        repeat, config = self.confirmed[key_of(settings)], self.config(settings)
+        points = [
+            Point(config, load, seed_of(load, self.scenario.seed, repeat), repeat) for load in self.loads()
+        ]
+        return self._measure(settings, config, "confirm", points)
 
-    def staged(self, settings: Settings, promote: Promote) -> list[TrialResult]:
-        """A short look and, where `promote` says so of it, the full one, on the same server."""
-        share = self.scenario.search.screen_share
-        if share >= 1:
-            return [self.measure(settings, "full")]
+    def evaluate(self, settings: Settings, promote: Promote) -> list[TrialResult]:
+        """The short load and, where `promote` says so of it, the full one, on the same server.
+
+        Points that the folder holds already are not measured again.
+        """
         config, seed = self.config(settings), self.scenario.seed
-        first = tuple(Point(config, self._short(load), seed) for load in self.loads())
-        rest = tuple(Point(config, load, seed) for load in self.loads())
-        looked: list[TrialResult] = []
+        full = [Point(config, load, seed) for load in self.loads()]
+        if self.scenario.search.screen_share >= 1:
+            return [self._measure(settings, config, "full", full)]
+        short = [Point(config, self._short(load), seed) for load in self.loads()]
+        screened: list[TrialResult] = []
         promoted: list[bool] = []
 
-        def enough(done: Mapping[str, Run]) -> bool:
-            if looked or not all(p.key in done for p in first):
-                return False
-            looked.append(self._judge(settings, config, "screen", first, None))
-            promoted.append(promote(looked[0]))
-            return not promoted[0]
+        def should_stop() -> bool:
+            if not screened and all(p.key in self.timed.done for p in short):
+                screened.append(self._judge(settings, config, "screen", short, None))
+                promoted.append(promote(screened[0]))
+            return promoted == [False]
 
-        full = self._look(settings, config, "full", (*first, *rest), enough=enough, judge=rest)
-        if not looked:
-            return [full]
+        found = self._measure(settings, config, "full", [*short, *full], full, should_stop)
+        if not screened:
+            return [found]
         if not promoted[0]:
-            return [replace(looked[0], seconds=full.seconds)]
-        return [looked[0], full]
+            return [replace(screened[0], seconds=found.seconds)]
+        return [screened[0], found]
 
     def _short(self, load: Load) -> Load:
         return short(load, self.scenario.search.screen_share, for_goal(self.goal))
 
-    def stressed(self, settings: Settings, like: TrialResult) -> dict[str, TrialResult]:
+    def stress(self, settings: Settings, like: TrialResult) -> dict[str, TrialResult]:
         """Every condition of `search.finals.stress` on one launch; the seconds stand with the first."""
         config, asked = self.config(settings), self._conditions(settings, like)
         if not asked:
             return {}
-        seconds = self._launch(config, tuple(p for points in asked.values() for p in points), "stress", None)
+        seconds = self._launch(config, [p for points in asked.values() for p in points], "stress")
         found = {}
         for name, points in asked.items():
             found[name] = self._judge(settings, config, "stress", points, seconds)
@@ -181,18 +177,19 @@ class EngineEvaluator:
         detail = outcome.detail or (unsettled and f"not settled: {unsettled}")
         return replace(outcome, violations={**outcome.violations, **missed}, detail=detail)
 
-    def _look(
+    def _measure(
         self,
         settings: Settings,
         config: ServingConfig,
         fidelity: Fidelity,
-        points: tuple[Point, ...],
-        enough: Callable[[Mapping[str, Run]], bool] | None = None,
+        points: Sequence[Point],
         judge: Sequence[Point] = (),
+        should_stop: Callable[[], bool] = never,
     ) -> TrialResult:
+        """One launch and its result. `judge`: the points that tell it, where those are not all."""
         more = {point.key: 0 for point in judge or points} if fidelity in ("full", "confirm") else {}
         try:
-            seconds = self._launch(config, points, fidelity, enough, more)
+            seconds = self._launch(config, points, fidelity, more, should_stop)
         except unasked.Unplanned as error:
             return TrialResult(settings, fidelity, None, failure="refused", detail=str(error))
         outcome = self._judge(settings, config, fidelity, judge or points, seconds)
@@ -204,10 +201,10 @@ class EngineEvaluator:
     def _launch(
         self,
         config: ServingConfig,
-        points: tuple[Point, ...],
+        points: Sequence[Point],
         fidelity: Fidelity,
-        enough: Callable[[Mapping[str, Run]], bool] | None,
         more: dict[str, int] | None = None,
+        should_stop: Callable[[], bool] = never,
     ) -> dict[str, float]:
         """Seconds by phase of one server and its points. `more`: those whose load is made longer where a
         promise needs it -> how often it was."""
@@ -215,15 +212,13 @@ class EngineEvaluator:
         held = self.folder.done()
         # A look that was interrupted between a point and its longer one goes on with that.
         last = [longer.last(point, held, self.folder.run) for point in points]
-        points = (*points, *(one for one in last if one not in points))
+        points = [*points, *(one for one in last if one not in points)]
         number = sum(event["event"] == "launch" for event in self.folder.events()) + self.first_launch
-        launch = Launch(f"{number:04d}-{config.key}", config, points)
+        launch = Launch(f"{number:04d}-{config.key}", config, tuple(points))
         plan = replace(self.plan(launch, fidelity), more=longer)
-        self.timed.begin({p.key for p in points} & self.folder.done(), self.folder, enough)
+        self.timed.begin({p.key for p in points} & self.folder.done(), self.folder)
         began = time.monotonic()
-        # Enough: what the short look showed was not worth the full one; the server is stopped.
-        with contextlib.suppress(Enough):
-            measure(plan, self.folder, self.timed)
+        measure(plan, self.folder, self.timed, should_stop)
         return self.timed.seconds(time.monotonic() - began)
 
     def _judge(

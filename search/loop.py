@@ -13,7 +13,7 @@ from search.result import PENDING, Settings, TrialResult, best, key_of
 from search.resume import MOST_ATTEMPTS, StudyLog, TrialRecord
 from search.space import Space
 from search.study import Study, reached
-from search.trial import look
+from search.trial import run_trial
 from serving.config import Scalar
 from serving.units import share
 
@@ -37,7 +37,7 @@ class Loop:
 
     space: Space
     goal: Goal
-    oracle: Evaluator
+    evaluator: Evaluator
     study: Study
     log: StudyLog
     budget: Budget
@@ -121,7 +121,7 @@ class Loop:
 
     def _look(self, number: int, settings: Settings, history: Sequence[TrialResult]) -> None:
         baseline = key_of(settings) == key_of(self.space.default(str(settings["engine"])))
-        self.keep(number, look(self.oracle, self.goal, history, settings, baseline=baseline))
+        self.keep(number, run_trial(self.evaluator, self.goal, history, settings, baseline=baseline))
 
     def keep(self, number: int, looks: Sequence[TrialResult]) -> None:
         for position, one in enumerate(looks, 1):

@@ -85,17 +85,17 @@ def run(
         for line in warnings:
             say(f"warning: {line}")
         try:
-            oracle = EngineEvaluator(scenario, folder, target, goal, Timed(show))
-            oracle.recall(log.history())
-            loop, finals = parts(scenario, request, space, oracle, log, say)
-            ended = loop.run() if request.ray is None else _on_cluster(loop, oracle, request.ray)
+            evaluator = EngineEvaluator(scenario, folder, target, goal, Timed(show))
+            evaluator.recall(log.history())
+            loop, finals = parts(scenario, request, space, evaluator, log, say)
+            ended = loop.run() if request.ray is None else _on_cluster(loop, evaluator, request.ray)
             say(f"the search ends: {ended}")
             result = settle(finals, conclude(finals))
         except KeyboardInterrupt:
             log.append("interrupted", unix_s=time.time())
             say(f"to go on: servetune search {file} --resume --out {path}")
             raise
-        found = Searched(path, scenario, result, written(scenario, loop, oracle, result, ended))
+        found = Searched(path, scenario, result, written(scenario, loop, evaluator, result, ended))
     write_answer(path, found.written)
     log.append("finished", unix_s=time.time())
     folder.append("finished")
@@ -106,13 +106,13 @@ def parts(
     scenario: Scenario,
     request: SearchRequest,
     space: Space,
-    oracle: EngineEvaluator,
+    evaluator: EngineEvaluator,
     log: StudyLog,
     say: Say,
 ) -> tuple[Loop, Finals]:
     """The loop over the trials, and the finals that it keeps time and money back for."""
-    chosen, goal, named = scenario.search, oracle.goal, constraints(scenario)
-    folder = oracle.folder.path
+    chosen, goal, named = scenario.search, evaluator.goal, constraints(scenario)
+    folder = evaluator.folder.path
     study = Study.open(
         request.storage or default_storage(folder), folder.name, space, goal, named, chosen.sampler,
         scenario.seed,
@@ -120,14 +120,14 @@ def parts(
     hour = scenario.price.per_hour_of(most_devices(scenario)) if scenario.price else None
     budget = Budget(chosen.budget_s, chosen.trials, chosen.budget_usd, hour)
     finals = Finals(
-        space, goal, oracle, log, budget, chosen.worthwhile, chosen.finalists, say, chosen.rounds,
+        space, goal, evaluator, log, budget, chosen.worthwhile, chosen.finalists, say, chosen.rounds,
         # Rounds that were asked for are paid first.
         chosen.rounds if "rounds" in chosen.model_fields_set else LEAST_ROUNDS,
     )  # fmt: skip
     searcher = Surrogate(space, goal, named, scenario.seed) if chosen.sampler == "surrogate" else None
-    return Loop(
-        space, goal, oracle, study, log, budget, chosen.worthwhile, searcher, say, partial(reserve_s, finals)
-    ), finals
+    reserve = partial(reserve_s, finals)
+    loop = Loop(space, goal, evaluator, study, log, budget, chosen.worthwhile, searcher, say, reserve)
+    return loop, finals
 
 
 def checked(scenario: Scenario, goal: Goal, space: Space) -> list[str]:
@@ -146,16 +146,16 @@ def checked(scenario: Scenario, goal: Goal, space: Space) -> list[str]:
     return warnings + unasked.warnings(scenario, space)
 
 
-def _on_cluster(loop: Loop, oracle: EngineEvaluator, address: str) -> str:
+def _on_cluster(loop: Loop, evaluator: EngineEvaluator, address: str) -> str:
     """The trials on a cluster; the finalists are measured here, one after the other."""
     cluster = Cluster.join(
-        address, oracle.target.device, simulated=_simulated(oracle.scenario),
-        devices=most_devices(oracle.scenario) or 1,
+        address, evaluator.target.device, simulated=_simulated(evaluator.scenario),
+        devices=most_devices(evaluator.scenario) or 1,
     )  # fmt: skip
     loop.say(f"{cluster.slots} trials at a time")
     try:
         with reached(loop.study.storage, "when it is back: servetune search ... --resume; nothing is lost"):
-            return parallel.run(loop, oracle, cluster)
+            return parallel.run(loop, evaluator, cluster)
     finally:
         cluster.leave()
 

@@ -1,9 +1,9 @@
-"""Timed: a Watch that adds up where the seconds of a launch go, and ends it early."""
+"""Timed: a Watch that adds up where the seconds of a launch go."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from bench.client.drive import Progress
 
 
-class Enough(Exception):  # noqa: N818 -- not an error
-    """Raised out of `bench.measure` between two points: the rest of this launch is not wanted."""
-
-
 @dataclass
 class Timed:
     """Seconds by phase (`search.result.PHASES`); `show` is told what is being done, and on which launch."""
@@ -31,12 +27,10 @@ class Timed:
     spent: dict[str, float] = field(default_factory=dict)
     done: dict[str, Run] = field(default_factory=dict)
 
-    def begin(
-        self, held: set[str], folder: RunFolder, enough: Callable[[Mapping[str, Run]], bool] | None
-    ) -> None:
-        """A new look. `held`: keys of its points that are measured already."""
-        self.spent, self.enough = {}, enough
-        self.done = {key: folder.run(key) for key in held}
+    def begin(self, stored: Collection[str], folder: RunFolder) -> None:
+        """A new launch. `stored`: keys of its points that are measured already."""
+        self.spent = {}
+        self.done = {key: folder.run(key) for key in stored}
         self.phase, self.since = "launch", time.monotonic()
 
     def seconds(self, whole_s: float) -> dict[str, float]:
@@ -49,8 +43,6 @@ class Timed:
         self._turn("launch")
         self.launch = config.label
         self.show("starting the engine", self.launch)
-        if self.enough is not None and self.enough(self.done):
-            raise Enough
 
     def ready(self, seconds: float | None) -> None:
         self._turn("warmup")
@@ -71,8 +63,6 @@ class Timed:
         self.spent["warmup"] = self.spent.get("warmup", 0.0) - measured_s
         self.spent["measure"] = self.spent.get("measure", 0.0) + measured_s
         self.done[run.point.key] = run
-        if self.enough is not None and run.failure is None and self.enough(self.done):
-            raise Enough
 
     def evaluating(self, task: str, done: int, total: int, items_per_s: float) -> None:
         if self.phase != "accuracy":

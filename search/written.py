@@ -17,7 +17,7 @@ SCHEMA = 1
 
 
 def written(
-    scenario: Scenario, loop: Loop, oracle: EngineEvaluator, answer: SearchResult, ended: str
+    scenario: Scenario, loop: Loop, evaluator: EngineEvaluator, answer: SearchResult, ended: str
 ) -> dict[str, Any]:
     """`ended`: why there were no more trials."""
     history = loop.log.history()
@@ -39,9 +39,9 @@ def written(
         "seed": scenario.seed,
         "simulated": any(one.simulated for one in history),
         "ended": ended,
-        **answer.as_json(oracle.config, loop.space),
+        **answer.as_json(evaluator.config, loop.space),
         "trials": len(loop.log.trials()),
-        "launches": sum(event["event"] == "launch" for event in oracle.folder.events()),
+        "launches": sum(event["event"] == "launch" for event in evaluator.folder.events()),
         "failures": failures,
         "ledger": {**spent, "total": sum(spent.values())},
         "cost": loop.budget.cost(sum(spent.values())),
@@ -52,6 +52,6 @@ def written(
             [one.outcomes[-1] for one in loop.log.trials()],
             answer.winner.settings if answer.winner else None,
         ),
-        "feasibility": oracle.feasible.report(failures.get("does_not_fit", 0)),
+        "feasibility": evaluator.feasible.report(failures.get("does_not_fit", 0)),
         "runs": ["."],
     }

@@ -13,7 +13,7 @@ from search.result import Settings, TrialResult, best, from_json, key_of
 from search.resume import MOST_ATTEMPTS
 
 
-def run(loop: Loop, oracle: EngineEvaluator, cluster: Cluster) -> str:
+def run(loop: Loop, evaluator: EngineEvaluator, cluster: Cluster) -> str:
     """As `Loop.run`. The first trial, the baseline, runs alone: the others are held against it."""
     loop.study.reconcile(loop.log.trials())
     flying: dict[Any, tuple[int, Settings]] = {}
@@ -22,7 +22,7 @@ def run(loop: Loop, oracle: EngineEvaluator, cluster: Cluster) -> str:
     while True:
         while waiting and len(flying) < cluster.slots:
             number, settings, attempts = waiting.pop(0)
-            _again(loop, oracle, cluster, flying, number, settings, attempts)
+            _again(loop, evaluator, cluster, flying, number, settings, attempts)
         while ended is None and not waiting and len(flying) < _room(loop, cluster):
             trials, history = loop.log.trials(), loop.log.history()
             ended = loop.ended(trials, history)
@@ -33,11 +33,11 @@ def run(loop: Loop, oracle: EngineEvaluator, cluster: Cluster) -> str:
             settings, params = asked
             number = len(trials)
             loop.log.append("asked", trial=number, settings=settings, params=params, unix_s=time.time())
-            refused = oracle.refusal(settings, best(history, minimize=loop.goal.minimize))
+            refused = evaluator.refusal(settings, best(history, minimize=loop.goal.minimize))
             if refused is not None:
                 loop.keep(number, [refused])
                 continue
-            flying[cluster.submit(_job(loop, oracle, number, settings))] = number, settings
+            flying[cluster.submit(_job(loop, evaluator, number, settings))] = number, settings
         if not flying:
             return ended or "nothing is left to run"
         done = cluster.first(list(flying))
@@ -49,9 +49,9 @@ def run(loop: Loop, oracle: EngineEvaluator, cluster: Cluster) -> str:
             attempts = next(one.attempts for one in loop.log.trials() if one.trial == number)
             waiting.append((number, settings, attempts))
             continue
-        unpack(result.files, oracle.folder)
+        unpack(result.files, evaluator.folder)
         looks = [from_json(one) for one in result.outcomes]
-        oracle.learn(looks[-1])
+        evaluator.learn(looks[-1])
         loop.keep(number, looks)
 
 
@@ -63,7 +63,7 @@ def _room(loop: Loop, cluster: Cluster) -> int:
 
 def _again(
     loop: Loop,
-    oracle: EngineEvaluator,
+    evaluator: EngineEvaluator,
     cluster: Cluster,
     flying: dict[Any, tuple[int, Settings]],
     number: int,
@@ -77,19 +77,19 @@ def _again(
         return
     params = next(one.params for one in loop.log.trials() if one.trial == number)
     loop.log.append("asked", trial=number, settings=settings, params=params, unix_s=time.time())
-    flying[cluster.submit(_job(loop, oracle, number, settings))] = number, settings
+    flying[cluster.submit(_job(loop, evaluator, number, settings))] = number, settings
 
 
-def _job(loop: Loop, oracle: EngineEvaluator, number: int, settings: Settings) -> TrialJob:
-    scenario = oracle.scenario
+def _job(loop: Loop, evaluator: EngineEvaluator, number: int, settings: Settings) -> TrialJob:
+    scenario = evaluator.scenario
     baseline = key_of(settings) == key_of(loop.space.default(str(settings["engine"])))
     return TrialJob(
         number,
         dict(settings),
         scenario.file.read_bytes(),  # as it is: the study's own copy has no secrets, which engines need
         str(scenario.file.resolve()),
-        oracle.folder.manifest,
+        evaluator.folder.manifest,
         [one.as_json() for one in loop.log.history()],
         baseline,
-        reference(oracle.folder, oracle.baseline.key),
+        reference(evaluator.folder, evaluator.baseline.key),
     )

@@ -24,9 +24,9 @@ from bench.scenario import scenariofile
 from bench.scenario.model import Scenario
 from search.engine_evaluator import EngineEvaluator
 from search.objective import Goal
-from search.result import Settings, TrialResult, from_json
+from search.result import Settings, from_json
 from search.timed import Timed
-from search.trial import look
+from search.trial import run_trial
 from serving.engines import engine
 from serving.lock import device_lock
 
@@ -77,14 +77,14 @@ def run(job: TrialJob) -> TrialDone:
         before = len(list(folder.events()))
         target = target_of(None if scenario.device == "auto" else scenario.device, scenario.model)
         # Launch folders of several workers meet in one study.
-        oracle = EngineEvaluator(
+        evaluator = EngineEvaluator(
             scenario, folder, target, Goal.of(scenario), Timed(), first_launch=1000 * (job.number + 1)
         )
         simulated = all(engine(part.engine).simulated for part in scenario.engines)
         place = f"{target.device}-trial-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
         with nullcontext() if simulated else device_lock(place, f"servetune search, trial {job.number}"):
             history = [from_json(one) for one in job.history]
-            looks: list[TrialResult] = look(oracle, oracle.goal, history, job.settings, baseline=job.baseline)
+            looks = run_trial(evaluator, evaluator.goal, history, job.settings, baseline=job.baseline)
         events = tuple(e for e in list(folder.events())[before:] if e["event"] in KEPT)
         return TrialDone(tuple(one.as_json() for one in looks), Files(_pack(folder, job.reference), events))
 

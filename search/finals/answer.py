@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from search.evaluator import Certificate
 from search.finals import spread
-from search.finals.certify import Certificate
 from search.finals.finals import Finals
 from search.finals.spread import CONFIDENCE, LEAST_ROUNDS, Bounds, Kept, More
 from search.finals.standing import Finalist

@@ -9,7 +9,7 @@ settings differ that cannot change an output, is put to a spot check of that ass
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.accuracy import cache
@@ -17,37 +17,11 @@ from bench.accuracy.verdict import Floor, certified
 from bench.evaluation import store
 from bench.plan.evaluations import Evaluating
 from bench.records.folder import RunFolder
-from serving.claims import Claim, Verdict
+from search.evaluator import Certificate
+from serving.claims import Claim
 
 if TYPE_CHECKING:
     from bench.scenario.model import Scenario
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """`why`: why `verdict` is no PASS; `floor` None: it could not be asked."""
-
-    verdict: Verdict
-    why: str
-    floor: Floor | None = None
-    spot: tuple[Claim, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        return self.verdict == "PASS"
-
-    def as_json(self) -> dict[str, Any]:
-        worst = self.floor.worst if self.floor else None
-        return {
-            "verdict": self.verdict,
-            "why": self.why,
-            "held_out": self.floor is not None,
-            "items": worst.n if worst else None,
-            "items_needed": self.floor.needed if self.floor else None,
-            "worst": worst.as_json() if worst else None,
-            "claims": [claim.as_json() for claim in self.floor.claims] if self.floor else [],
-            "spot_check": [claim.as_json() for claim in self.spot],
-        }
 
 
 def asked(evaluating: Sequence[Evaluating], *, shares: bool) -> list[Evaluating]:

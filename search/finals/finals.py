@@ -27,7 +27,7 @@ class Finals:
 
     space: Space
     goal: Goal
-    oracle: Evaluator
+    evaluator: Evaluator
     log: StudyLog
     budget: Budget
     worthwhile: float

@@ -8,7 +8,6 @@ cost less than these and say nothing of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 from search.budget import full_costs
 from search.finals.finalists import ranked
@@ -17,19 +16,6 @@ from search.result import Settings, TrialResult, key_of
 
 SHARE = 0.6
 """Of a budget in time or money, at most so much for the finals: where they cost more, fewer stand in them."""
-
-
-@runtime_checkable
-class Estimating(Protocol):
-    """An oracle that knows what the finals ask beside the loads of the scenario."""
-
-    def certificate_s(self, full: TrialResult) -> float:
-        """Of one finalist, from a full look at the baseline."""
-        ...
-
-    def stress_s(self, full: TrialResult) -> float:
-        """One launch on other loads, from a full look at that configuration."""
-        ...
 
 
 def reserve_s(finals: Finals, history: Sequence[TrialResult]) -> float:
@@ -75,13 +61,11 @@ def certificate_s(finals: Finals, history: Sequence[TrialResult]) -> float:
     base = key_of(finals.space.default())
     mine = [o for o in history if o.fidelity == "full" and o.failure is None]
     full = next((o for o in mine if key_of(o.config) == base), mine[0] if mine else None)
-    return finals.oracle.certificate_s(full) if isinstance(finals.oracle, Estimating) and full else 0.0
+    return finals.evaluator.certificate_s(full) if full else 0.0
 
 
 def stress_s(finals: Finals, history: Sequence[TrialResult]) -> float:
     """Baseline and winner on other loads, unless that was done; the best so far in place of the winner."""
-    if not isinstance(finals.oracle, Estimating):
-        return 0.0
     base, *line = ranked(finals.space, finals.goal, history)
     last = {key_of(o.config): o for o in history if o.fidelity == "full" and o.failure is None}
     done = {key_of(o.config) for o in history if o.fidelity == "stress"}
@@ -90,4 +74,4 @@ def stress_s(finals: Finals, history: Sequence[TrialResult]) -> float:
     if usual is None:
         return 0.0
     left = [one or usual for one in asked][: max(0, 2 - len(done))]
-    return sum(finals.oracle.stress_s(one) for one in left)
+    return sum(finals.evaluator.stress_s(one) for one in left)

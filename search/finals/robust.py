@@ -11,31 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 from search.finals.answer import RobustnessCheck, SearchResult, decided
 from search.finals.finals import Finals
 from search.finals.reserve import stress_s
 from search.finals.spread import CONFIDENCE
 from search.finals.standing import Finalist
-from search.result import Settings, TrialResult, key_of
-
-
-@runtime_checkable
-class Stressing(Protocol):
-    """An oracle that tries a configuration on other loads, all on one launch."""
-
-    def stressed(self, settings: Settings, like: TrialResult) -> dict[str, TrialResult]:
-        """Condition -> outcome; empty when the scenario wants none. `like`: names the loads to be moved."""
-        ...
+from search.result import Settings, TrialResult, from_json, key_of
 
 
 def settle(finals: Finals, answer: SearchResult) -> SearchResult:
     """The answer when cliffs have lost: what the rounds say of those that are left."""
     checked: dict[str, tuple[RobustnessCheck, ...]] = {}
     fallen: set[str] = set()
-    if not isinstance(finals.oracle, Stressing):
-        return answer
     while answer.verdict == "winner" and answer.winner is not None:
         standing, like = answer.winner, answer.winner.outcomes[0]
         if not _paid(finals, standing, answer.baseline):
@@ -128,14 +116,13 @@ def _reach(finals: Finals, standing: Finalist, baseline: Finalist, conditions: i
     return float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / conditions, len(gains) - 1)) * spread
 
 
-def _tried(finals: Finals, standing: Finalist, like: TrialResult) -> dict[str, TrialResult]:
+def _tried(finals: Finals, standing: Finalist, like: TrialResult) -> Mapping[str, TrialResult]:
     """What an earlier part of this study measured, else a launch of its own now."""
     held = _held(finals, standing.settings)
     if held:
         return held
-    assert isinstance(finals.oracle, Stressing)
     finals.say(f"other loads: {_shown(standing.settings)}")
-    found = finals.oracle.stressed(standing.settings, like)
+    found = finals.evaluator.stress(standing.settings, like)
     for condition, outcome in found.items():
         finals.log.append("stress", condition=condition, outcome=outcome.as_json())
     if found:
@@ -144,8 +131,6 @@ def _tried(finals: Finals, standing: Finalist, like: TrialResult) -> dict[str, T
 
 
 def _held(finals: Finals, settings: Settings) -> dict[str, TrialResult]:
-    from search.result import from_json
-
     found: dict[str, TrialResult] = {}
     whole = False
     for event in finals.log.events():

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 from search.budget import full_costs
 from search.finals.answer import SearchResult, Unsettled, judge
-from search.finals.certify import Certificate
 from search.finals.finalists import ranked
 from search.finals.finals import Finals
 from search.finals.reserve import certificate_s, remaining_s, rounds_s, stress_s
@@ -18,19 +16,6 @@ from search.result import Settings, TrialResult, key_of
 
 Confirmations = dict[str, list[TrialResult]]
 """`key_of` -> confirmations, one a round."""
-
-
-@runtime_checkable
-class Certifying(Protocol):
-    """An oracle that asks held-out items on its confirming launches."""
-
-    def certificates(self, finalists: Sequence[Settings]) -> dict[str, Certificate]:
-        """By `key_of`, of all but the first, the baseline; empty when nothing was to be certified."""
-        ...
-
-    def answers_like(self, one: Settings, other: Settings) -> bool:
-        """Whether the two differ only in settings that cannot change an output."""
-        ...
 
 
 def conclude(finals: Finals) -> SearchResult:
@@ -96,9 +81,7 @@ def _entered(finals: Finals, held: Confirmations) -> list[Settings]:
     _confirm(finals, held, base, 0)
     while line and standing < finals.finalists and len(entered) <= 2 * finals.finalists:
         candidate = line.pop(0)
-        if isinstance(finals.oracle, Certifying) and any(
-            finals.oracle.answers_like(candidate, other) for other in uncertified
-        ):
+        if any(finals.evaluator.answers_like(candidate, other) for other in uncertified):
             continue
         known = key_of(candidate) in held
         if len(entered) > 1 and not known and not _room(finals, [*entered, candidate]):
@@ -106,7 +89,7 @@ def _entered(finals: Finals, held: Confirmations) -> list[Settings]:
             break
         _confirm(finals, held, candidate, 0)
         entered.append(candidate)
-        certificate = _certificates(finals, entered).get(key_of(candidate))
+        certificate = finals.evaluator.certificates(entered).get(key_of(candidate))
         if certificate is not None and not certificate.passed:
             finals.say(f"not certified ({certificate.verdict}): {certificate.why}")
             uncertified.append(candidate)
@@ -138,17 +121,13 @@ def _confirm(finals: Finals, held: Confirmations, settings: Settings, number: in
     if len(held.get(key_of(settings), [])) > number:
         return
     finals.say(f"finalists, round {number + 1}: " + " ".join(f"{k}={v}" for k, v in settings.items()))
-    outcome = finals.oracle.measure(settings, "confirm")
+    outcome = finals.evaluator.confirm(settings)
     finals.log.append("finalist", outcome=outcome.as_json(), round=number)
     held.setdefault(key_of(settings), []).append(outcome)
 
 
 def _judged(finals: Finals, chosen: Sequence[Settings], held: Confirmations) -> SearchResult:
-    return judge(finals, chosen, held, _certificates(finals, chosen))
-
-
-def _certificates(finals: Finals, chosen: Sequence[Settings]) -> dict[str, Certificate]:
-    return finals.oracle.certificates(chosen) if isinstance(finals.oracle, Certifying) else {}
+    return judge(finals, chosen, held, finals.evaluator.certificates(chosen))
 
 
 def _over(finals: Finals, answer: SearchResult, rounds: int) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from search.finals.certify import Certificate
+from search.evaluator import Certificate
 from search.finals.spread import LEAST_ROUNDS, Bounds, Difference, Kept, promise
 from search.result import UNTOLD, Settings, TrialResult
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from multiprocessing import get_context
 
 from search.replay.contest import Course, grid_of, one_thread
+from search.replay.grid_evaluator import GridEvaluator
 from search.replay.grids import Grid
-from search.replay.replay import Replay
 from search.replay.winner import crowned
 from search.result import TrialResult, key_of
 from search.searchers import Random
@@ -38,10 +38,10 @@ def false_winners(course: Course, seeds: int, processes: int) -> float:
 def _crowns(course: Course, seed: int) -> bool:
     grid = even(grid_of(course.path))
     searcher = Random(grid.space, grid.goal, grid.constraints, seed)
-    oracle, history = Replay(grid, seed, course.spread), list[TrialResult]()
+    evaluator, history = GridEvaluator(grid, seed, course.spread), list[TrialResult]()
     for _ in range(course.crowned_at):
         settings = searcher.ask(history)
         if settings is None:
             break
-        history.append(oracle.measure(settings, "full"))
-    return crowned(grid, oracle, history)[0] == "winner"
+        history.append(evaluator.measure(settings, "full"))
+    return crowned(grid, evaluator, history)[0] == "winner"

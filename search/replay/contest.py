@@ -14,8 +14,8 @@ from typing import Any
 
 from search.budget import nothing_left
 from search.replay import grids
+from search.replay.grid_evaluator import GridEvaluator
 from search.replay.grids import Grid
-from search.replay.replay import Replay
 from search.replay.winner import FINALISTS, crowned
 from search.result import TrialResult, key_of
 from search.searchers import SEARCHERS
@@ -72,7 +72,7 @@ def race(course: Course, sampler: str, seed: int) -> Race:
     """One search of full looks against the grid; launches that an engine refused cost nothing."""
     grid = grid_of(course.path)
     searcher = SEARCHERS[sampler](grid.space, grid.goal, grid.constraints, seed)
-    oracle = Replay(grid, seed, course.spread)
+    evaluator = GridEvaluator(grid, seed, course.spread)
     history: list[TrialResult] = []
     found, held, minutes = list[float](), list[float](), list[float]()
     best, spent_s, cpu_s, stopped = 1.0, 0.0, 0.0, None
@@ -83,7 +83,7 @@ def race(course: Course, sampler: str, seed: int) -> Race:
         cpu_s += time.process_time() - start
         if settings is None:
             break
-        one = oracle.measure(settings, "full")
+        one = evaluator.measure(settings, "full")
         history.append(one)
         spent_s += one.device_s
         if not one.launched:
@@ -96,7 +96,7 @@ def race(course: Course, sampler: str, seed: int) -> Race:
         if stopped is None and nothing_left(_gains(grid, history), left, course.worthwhile):
             stopped = len(found)
         if len(found) == course.crowned_at:
-            verdict, answer = crowned(grid, oracle, history)
+            verdict, answer = crowned(grid, evaluator, history)
     return Race(sampler, seed, tuple(found), tuple(held), tuple(minutes), stopped, verdict, answer, cpu_s)
 
 

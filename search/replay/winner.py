@@ -10,8 +10,8 @@ from typing import Any
 from search.budget import Budget
 from search.finals.finals import Finals
 from search.finals.rounds import conclude
+from search.replay.grid_evaluator import GridEvaluator
 from search.replay.grids import Grid
-from search.replay.replay import Replay
 from search.result import TrialResult, key_of
 from search.resume import StudyLog
 
@@ -33,12 +33,12 @@ class MemoryLog(StudyLog):
         return iter(self.lines)
 
 
-def crowned(grid: Grid, oracle: Replay, history: Sequence[TrialResult]) -> tuple[str, float]:
+def crowned(grid: Grid, evaluator: GridEvaluator, history: Sequence[TrialResult]) -> tuple[str, float]:
     """Verdict of the finalists' rounds, and the regret of what was named; 1 when nothing was."""
     log = MemoryLog()
     for trial, one in enumerate(history):
         log.append("outcome", trial=trial, outcome=one.as_json(), last=True)
-    answer = conclude(Finals(grid.space, grid.goal, oracle, log, Budget(), 0.01, FINALISTS, _silent))
+    answer = conclude(Finals(grid.space, grid.goal, evaluator, log, Budget(), 0.01, FINALISTS, _silent))
     # Until it is settled the default stays.
     named = answer.baseline if answer.unsettled is not None else answer.winner
     winner = None if named is None else grid.cells[key_of(named.settings)]

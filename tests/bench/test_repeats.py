@@ -167,7 +167,7 @@ def test_rounds_of_a_final_draw_anew_and_alike(tmp_path: Path, monkeypatch: pyte
     one, two = {"engine": "sim", "quantization": "none"}, {"engine": "sim", "quantization": "fp8"}
     made.measure(one, "full")
     for settings in (one, two, two, one):
-        made.measure(settings, "confirm")
+        made.confirm(settings)
     seeds = [{p.seed for p in points} for points in asked]
     assert seeds[1] == seeds[2]
     assert seeds[3] == seeds[4]

@@ -9,8 +9,9 @@ import pytest
 
 from bench.evaluation import store
 from bench.plan.evaluations import Evaluating
+from search.evaluator import Certificate
 from search.finals import certify
-from search.finals.certify import Certificate, _judged, alike, asked
+from search.finals.certify import _judged, alike, asked
 from serving.claims import Claim
 
 

@@ -13,8 +13,8 @@ from bench.accuracy.settings import Accuracy
 from bench.evaluation import store
 from bench.plan.evaluations import Evaluating
 from bench.records.folder import RunFolder
+from search.evaluator import Certificate
 from search.finals import certify
-from search.finals.certify import Certificate
 from search.finals.rounds import conclude
 from search.loop import Loop
 from search.result import Settings, key_of
@@ -42,7 +42,7 @@ class Examined(Known):
 def searched(folder: Path, **verdicts: str) -> tuple[Loop, list[str]]:
     said: list[str] = []
     made = loop(folder, 14, say=said.append, sampler="random", seed=3)
-    made.oracle = Examined(folder, verdicts=verdicts)
+    made.evaluator = Examined(folder, verdicts=verdicts)
     made.run()
     return made, said
 

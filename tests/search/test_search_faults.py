@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_full_disk_ends_the_search_and_room_lets_it_go_on(tmp_path: Path) -> None:
     made = loop(tmp_path, 8)
-    looks = made.oracle.measure
+    looks = made.evaluator.measure
     full = 0
 
     def measure(settings, fidelity):  # type: ignore[no-untyped-def]
@@ -32,7 +32,7 @@ def test_a_full_disk_ends_the_search_and_room_lets_it_go_on(tmp_path: Path) -> N
             (tmp_path / NAME).symlink_to("/dev/full")
         return looks(settings, fidelity)
 
-    made.oracle.measure = measure  # type: ignore[method-assign]
+    made.evaluator.measure = measure  # type: ignore[method-assign]
     with pytest.raises(OSError, match="No space left") as raised:
         made.run()
     assert raised.value.errno == errno.ENOSPC
@@ -129,7 +129,7 @@ def test_a_second_search_on_the_same_device_is_refused_by_name(tmp_path: Path) -
 def test_an_engine_that_dies_is_a_trial_with_its_class(tmp_path: Path) -> None:
     made = loop(tmp_path, 12, sampler="random", seed=5)
     made.run()
-    assert isinstance(made.oracle, Known)
+    assert isinstance(made.evaluator, Known)
     broken = [o for o in made.log.history() if o.config.get("quantization") == "broken"]
     assert broken
     assert {o.failure for o in broken} == {"oom_at_launch"}

@@ -25,7 +25,7 @@ from servetune.report.search_answer import show
 from serving.config import ServingConfig
 from tests.support.search_fixture import GOAL as KNOWN_GOAL
 from tests.support.search_fixture import SPACE as KNOWN
-from tests.support.search_fixture import Known
+from tests.support.search_fixture import Known, Plain
 
 SPACE = Space({"vllm": tuple(Axis(f"s{i}", choices=(0, 1), default=0) for i in range(6))})
 GOAL = Goal((("output_token_throughput_per_s", False),))
@@ -39,7 +39,7 @@ LOOK_S = 10.0
 
 
 @dataclass
-class Lab:
+class Lab(Plain):
     """Each launch: truth x what the launch did, shared by rate and latency, x noise of each."""
 
     rates: Mapping[str, float]

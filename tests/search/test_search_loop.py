@@ -120,7 +120,7 @@ def test_an_interrupted_trial_is_tried_once_more_then_lost(tmp_path: Path) -> No
 
     for _ in range(2):
         made = loop(tmp_path, 6)
-        made.oracle = Dies(tmp_path)
+        made.evaluator = Dies(tmp_path)
         with pytest.raises(KeyboardInterrupt):
             made.run()
     made = loop(tmp_path, 6)
@@ -172,7 +172,7 @@ class Broken(Known):
 def test_failures_that_are_all_alike_end_the_search(tmp_path: Path) -> None:
     """A driver that is too old fails every configuration: a night must not be spent on it."""
     study = loop(tmp_path, 30)
-    study.oracle = Broken(tmp_path)
+    study.evaluator = Broken(tmp_path)
     assert study.run().startswith("6 configurations all ended alike, none ran: crash: driver; mend that")
     assert len(study.log.trials()) == 6
     again = loop(tmp_path, 30)  # the machine is mended: what failed before does not end it

@@ -18,24 +18,24 @@ def launches(made: EngineEvaluator) -> int:
 def test_a_promoted_look_is_one_launch_and_a_repeat_costs_none(tmp_path: Path) -> None:
     made = oracle(tmp_path)
     settings = {"engine": "sim", "quantization": "fp8"}
-    screen, full = made.staged(settings, lambda screen: True)
+    screen, full = made.evaluate(settings, lambda screen: True)
     assert (screen.fidelity, full.fidelity) == ("screen", "full")
     assert full.feasible
     assert full.simulated
     assert not set(screen.points) & set(full.points)
     assert launches(made) == 1
     assert full.seconds["measure"] > 0
-    again = made.staged(settings, lambda screen: True)[-1]
+    again = made.evaluate(settings, lambda screen: True)[-1]
     assert launches(made) == 1  # every point is held: nothing is started
     assert again.value == full.value
-    confirmed = made.measure(settings, "confirm")
+    confirmed = made.confirm(settings)
     assert launches(made) == 2
     assert set(confirmed.points).isdisjoint(full.points)
 
 
 def test_a_demoted_look_ends_after_its_short_load(tmp_path: Path) -> None:
     made = oracle(tmp_path)
-    looks = made.staged({"engine": "sim", "quantization": "none"}, lambda screen: False)
+    looks = made.evaluate({"engine": "sim", "quantization": "none"}, lambda screen: False)
     assert [look.fidelity for look in looks] == ["screen"]
     assert looks[0].value is not None
     assert looks[0].device_s > 0

@@ -16,8 +16,8 @@ from bench.plan.planning import plan
 from bench.scenario.scenariofile import load as load_scenario
 from search.replay import contest, grids
 from search.replay.aa_test import even, false_winners
+from search.replay.grid_evaluator import SPREAD, GridEvaluator
 from search.replay.grids import Cell
-from search.replay.replay import SPREAD, Replay
 from search.replay.winner import crowned
 from search.result import key_of
 from search.space import Space
@@ -36,7 +36,7 @@ def test_a_look_is_the_truth_times_noise_of_the_stated_spread() -> None:
     found = grid()
     truth = found.cells[key_of(DEFAULT)].value
     assert truth is not None
-    looks = [Replay(found, seed).measure(DEFAULT, "full") for seed in range(400)]
+    looks = [GridEvaluator(found, seed).measure(DEFAULT, "full") for seed in range(400)]
     off = np.array([math.log((one.value or 0.0) / truth) for one in looks])
     assert abs(off.mean()) < 4 * SPREAD / 20
     assert off.std() == pytest.approx(SPREAD, rel=0.15)
@@ -47,7 +47,7 @@ def test_a_look_is_the_truth_times_noise_of_the_stated_spread() -> None:
 def test_a_short_look_is_noisier_by_the_root_of_its_share_and_cheaper() -> None:
     found = grid()
     truth = found.cells[key_of(DEFAULT)].value or 0.0
-    looks = [Replay(found, seed, screen_share=0.25).measure(DEFAULT, "screen") for seed in range(400)]
+    looks = [GridEvaluator(found, seed, screen_share=0.25).measure(DEFAULT, "screen") for seed in range(400)]
     off = np.array([math.log((one.value or 0.0) / truth) for one in looks])
     assert off.std() == pytest.approx(2 * SPREAD, rel=0.15)
     assert looks[0].seconds == {"launch": 60.0, "warmup": 5.0, "measure": 15.0}
@@ -55,19 +55,19 @@ def test_a_short_look_is_noisier_by_the_root_of_its_share_and_cheaper() -> None:
 
 def test_answers_depend_on_seed_configuration_and_count_and_nothing_else() -> None:
     other = {**DEFAULT, "max_num_seqs": 16}
-    one, two = Replay(grid(), 5), Replay(grid(), 5)
+    one, two = GridEvaluator(grid(), 5), GridEvaluator(grid(), 5)
     first = one.measure(DEFAULT, "full")
     two.measure(other, "full")
     assert two.measure(DEFAULT, "full") == first
     assert one.measure(DEFAULT, "full").value != first.value
-    assert Replay(grid(), 6).measure(DEFAULT, "full").value != first.value
+    assert GridEvaluator(grid(), 6).measure(DEFAULT, "full").value != first.value
 
 
 def test_a_slow_launch_is_slow_in_its_promises_too_but_not_in_accuracy() -> None:
     found = grid()
     cell = found.cells[key_of(DEFAULT)]
     for seed in range(20):
-        look = Replay(found, seed).measure(DEFAULT, "full")
+        look = GridEvaluator(found, seed).measure(DEFAULT, "full")
         slow = (look.value or 0.0) / (cell.value or 1.0)
         assert 1 + look.violations["tpot:p95<=50ms"] == pytest.approx(
             slow * (1 + cell.violations["tpot:p95<=50ms"])
@@ -78,7 +78,7 @@ def test_a_slow_launch_is_slow_in_its_promises_too_but_not_in_accuracy() -> None
 def test_where_more_is_better_a_slow_launch_shows_less() -> None:
     found = grid()
     found = replace(found, goal=type(GOAL)((("output_token_throughput_per_s", False),)))
-    cell, look = found.cells[key_of(DEFAULT)], Replay(found, 1).measure(DEFAULT, "full")
+    cell, look = found.cells[key_of(DEFAULT)], GridEvaluator(found, 1).measure(DEFAULT, "full")
     slow = (1 + look.violations["tpot:p95<=50ms"]) / (1 + cell.violations["tpot:p95<=50ms"])
     assert look.value == pytest.approx((cell.value or 0.0) / slow)
 
@@ -86,7 +86,7 @@ def test_where_more_is_better_a_slow_launch_shows_less() -> None:
 def test_a_failure_is_a_failure_again_and_what_it_took_is_waste() -> None:
     found = grid()
     dead = next(cell for cell in found.cells.values() if cell.failure)
-    look = Replay(found).measure(dead.settings, "full")
+    look = GridEvaluator(found).measure(dead.settings, "full")
     assert (look.failure, look.value, look.seconds) == ("oom_at_launch", None, {"waste": 40.0})
 
 
@@ -97,7 +97,7 @@ def test_noise_is_resampled_from_recorded_repeats() -> None:
         key: replace(cell, values=(0.9 * cell.values[0], 1.1 * cell.values[0])) if cell.values else cell
         for key, cell in found.cells.items()
     }
-    oracle = [Replay(replace(found, cells=cells), seed) for seed in range(60)]
+    oracle = [GridEvaluator(replace(found, cells=cells), seed) for seed in range(60)]
     truth = found.cells[key_of(DEFAULT)].value or 0.0
     off = np.array([math.log((one.measure(DEFAULT, "full").value or 0.0) / truth) for one in oracle])
     grown = math.sqrt(2)
@@ -158,7 +158,7 @@ def test_a_run_of_bench_is_a_grid(tmp_path: Path) -> None:
     assert good
     assert all(len(cell.values) == 3 for cell in good)
     assert found.best.settings["quantization"] == "w8a8"
-    look = Replay(found, 1).measure(found.best.settings, "full")
+    look = GridEvaluator(found, 1).measure(found.best.settings, "full")
     assert look.value == pytest.approx(found.best.value, rel=0.3)
     assert look.seconds["measure"] > 0
     assert {key_of(one) for one in found.space.neighbours(found.best.settings)} <= set(found.cells)
@@ -168,8 +168,10 @@ def test_equal_configurations_crown_nothing_and_a_clear_one_is_crowned() -> None
     found = grid()
     flat = even(found)
     assert all(flat.regret(cell) == 0 for cell in flat.cells.values())
-    history = [Replay(found, 1).measure(cell.settings, "full") for cell in found.cells.values()]
-    verdict, regret = crowned(found, Replay(found, 1), [h for h in history if h.config == DEFAULT] + history)
+    history = [GridEvaluator(found, 1).measure(cell.settings, "full") for cell in found.cells.values()]
+    verdict, regret = crowned(
+        found, GridEvaluator(found, 1), [h for h in history if h.config == DEFAULT] + history
+    )
     assert verdict == "winner"
     assert regret < 0.1
 

@@ -36,7 +36,7 @@ class Tried(Known):
             return found
         return TrialResult(**{**vars(found), "value": found.value * (1 + 0.001 * (self.noise % 3))})
 
-    def stressed(self, settings: Settings, like: TrialResult) -> dict[str, TrialResult]:
+    def stress(self, settings: Settings, like: TrialResult) -> dict[str, TrialResult]:
         calm = super().measure(settings, "stress")
         how = self.cliffs.get(str(settings.get("quantization", "none")))
         broken = {
@@ -52,7 +52,7 @@ class Tried(Known):
 def answered(folder: Path, **cliffs: str) -> tuple[Loop, SearchResult, list[str]]:
     said: list[str] = []
     made = loop(folder, 16, say=said.append, sampler="random", seed=3)
-    made.oracle = Tried(folder, cliffs=cliffs)
+    made.evaluator = Tried(folder, cliffs=cliffs)
     made.run()
     return made, settle(finals(made), conclude(finals(made))), said
 

@@ -85,7 +85,7 @@ def test_a_storage_that_was_lost_is_told_everything_again(
 
 def test_a_lost_database_stops_the_search_loudly_and_costs_nothing(tmp_path: Path, server: Postgres) -> None:
     made = study_of(tmp_path, server.url, "lost")
-    before = made.oracle.measure
+    before = made.evaluator.measure
     looks = 0
 
     def measure(settings, fidelity):  # type: ignore[no-untyped-def]
@@ -95,7 +95,7 @@ def test_a_lost_database_stops_the_search_loudly_and_costs_nothing(tmp_path: Pat
             server.stop()
         return before(settings, fidelity)
 
-    made.oracle.measure = measure  # type: ignore[method-assign]
+    made.evaluator.measure = measure  # type: ignore[method-assign]
     try:
         with pytest.raises(UserError, match="storage") as raised:
             made.run()

@@ -78,7 +78,7 @@ class Open(Known):
 def test_a_trial_that_cannot_be_told_is_said_to_be_so_and_never_wins(tmp_path: Path) -> None:
     said: list[str] = []
     made = loop(tmp_path, 14, say=said.append)
-    made.oracle = Open(tmp_path)
+    made.evaluator = Open(tmp_path)
     made.run()
     last = [one.outcomes[-1] for one in made.log.trials()]
     open_ = [o for o in last if o.undetermined and o.fidelity == "full"]
@@ -96,8 +96,8 @@ def test_a_trial_that_cannot_be_told_is_said_to_be_so_and_never_wins(tmp_path: P
 
 def test_a_search_whose_first_full_looks_tell_nothing_ends_and_says_what_would_do(tmp_path: Path) -> None:
     made = loop(tmp_path, 40)
-    made.oracle = Open(tmp_path)
-    made.oracle.always = True
+    made.evaluator = Open(tmp_path)
+    made.evaluator.always = True
     ended = made.run()
     assert f"{SLO} is undetermined in all {NEVER_TOLD} full looks ({WHY})" in ended
     assert len(made.log.trials()) < 10
@@ -195,7 +195,7 @@ def test_a_full_look_that_falls_short_is_made_longer_on_the_same_server(
     monkeypatch.setattr("bench.metrics.latency.floor", lambda q: 90 if q == 0.9 else 11)
     monkeypatch.setattr(enough, "floor", lambda q: 90 if q == 0.9 else 11)
     settings: Settings = {"engine": "sim", "quantization": "fp8"}
-    full = made.staged(settings, lambda screen: True)[-1]
+    full = made.evaluate(settings, lambda screen: True)[-1]
     runs = made.folder.runs()
     sent = sorted(run.point.load.requests or 0 for run in runs)
     assert sent[:2] == [16, 64]
@@ -204,7 +204,7 @@ def test_a_full_look_that_falls_short_is_made_longer_on_the_same_server(
     assert sum(event["event"] == "launch" for event in made.folder.events()) == 1
     assert made.folder.run(full.points[0]).point.load.requests == sent[-1]
     assert full.feasible or len(sent) == 4, "what two longer loads on a busy machine do not tell stays open"
-    again = made.staged(settings, lambda screen: True)[-1]
+    again = made.evaluate(settings, lambda screen: True)[-1]
     assert again.points == full.points
     assert sum(event["event"] == "launch" for event in made.folder.events()) == 1
 

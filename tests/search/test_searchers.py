@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bench.scenario.model import GridRule
 from search.evaluator import Searcher
 from search.objective import Goal
-from search.replay.replay import Replay
+from search.replay.grid_evaluator import GridEvaluator
 from search.result import TrialResult, best, key_of
 from search.searchers import SEARCHERS
 from search.searchers.encode import Encoding
@@ -106,7 +106,7 @@ def test_the_surrogate_learns_what_fails_and_what_breaks_a_promise() -> None:
     assert sum(one.feasible for one in cells) / len(cells) < 0.6
     for seed in range(3):
         drawn = np.random.default_rng(seed).permutation(len(cells))[:40]
-        searcher, oracle = Surrogate(SPACE, GOAL, CONSTRAINTS, seed, prior=False), Replay(found, seed)
+        searcher, oracle = Surrogate(SPACE, GOAL, CONSTRAINTS, seed, prior=False), GridEvaluator(found, seed)
         history = [oracle.measure(cells[n].settings, "full") for n in drawn]
         if key_of(SPACE.default()) not in keys(history):
             history.append(oracle.measure(SPACE.default(), "full"))
@@ -142,7 +142,7 @@ def test_the_surrogate_beats_random_on_the_small_grid() -> None:
     def regret(name: str, seed: int) -> float:
         searcher, oracle, history = (
             SEARCHERS[name](SPACE, GOAL, CONSTRAINTS, seed),
-            Replay(found, seed),
+            GridEvaluator(found, seed),
             list[TrialResult](),
         )
         for _ in range(14):

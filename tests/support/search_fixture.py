@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from search.budget import Budget
+from search.evaluator import Certificate, Promote
 from search.finals.finals import Finals
 from search.finals.reserve import reserve_s
 from search.loop import Loop
@@ -36,8 +37,40 @@ GOAL = Goal((("cost_per_million_good_tokens", True),))
 CONSTRAINTS = ("runs", "ttft:p50<=200ms")
 
 
+class Plain:
+    """An evaluator of one method, `measure`: a short and a full load, confirmations, and nothing beside them."""
+
+    def measure(self, settings: Settings, fidelity: Fidelity) -> TrialResult:
+        raise NotImplementedError
+
+    def refusal(self, settings: Settings, incumbent: TrialResult | None) -> TrialResult | None:
+        return None
+
+    def evaluate(self, settings: Settings, promote: Promote) -> list[TrialResult]:
+        screen = self.measure(settings, "screen")
+        return [screen, self.measure(settings, "full")] if promote(screen) else [screen]
+
+    def confirm(self, settings: Settings) -> TrialResult:
+        return self.measure(settings, "confirm")
+
+    def stress(self, settings: Settings, like: TrialResult) -> dict[str, TrialResult]:
+        return {}
+
+    def certificates(self, finalists: Sequence[Settings]) -> dict[str, Certificate]:
+        return {}
+
+    def answers_like(self, one: Settings, other: Settings) -> bool:
+        return False
+
+    def certificate_s(self, full: TrialResult) -> float:
+        return 0.0
+
+    def stress_s(self, full: TrialResult) -> float:
+        return 0.0
+
+
 @dataclass
-class Known:
+class Known(Plain):
     """cost = 10 - log2(max_num_seqs), fp8 saves 2; above 128 sequences the SLO breaks; `broken` runs out of memory."""
 
     folder: Path
@@ -85,7 +118,7 @@ def loop(
 
 def finals(of: Loop, finalists: int = 2) -> Finals:
     """The finals of this loop as it is now."""
-    return Finals(of.space, of.goal, of.oracle, of.log, of.budget, of.worthwhile, finalists, of.say)
+    return Finals(of.space, of.goal, of.evaluator, of.log, of.budget, of.worthwhile, finalists, of.say)
 
 
 if __name__ == "__main__":

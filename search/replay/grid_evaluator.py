@@ -1,4 +1,4 @@
-"""Replay: an oracle that looks into a grid in place of launching, with the noise of a launch on top.
+"""Replay: an evaluator that looks into a grid in place of launching, with the noise of a launch on top.
 
 A look is the recorded value times one factor for the launch: drawn from the recorded repeats' own deviations
 where there are enough of them, else lognormal with a stated spread. The same factor slows the latencies of
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
+from search.evaluator import Certificate, Promote
 from search.replay.grids import Cell, Grid
 from search.result import Fidelity, Settings, TrialResult, key_of
 
@@ -26,8 +28,8 @@ STILL = ("accuracy",)
 
 
 @dataclass
-class Replay:
-    """Oracle (`search.evaluator`). Equal seeds give equal answers, whatever the order of the questions.
+class GridEvaluator:
+    """Evaluator (`search.evaluator`). Equal seeds give equal answers, whatever the order of the questions.
 
     spread        None: the grid's own, else SPREAD;  screen_share  of a full look that a short one takes
     """
@@ -38,8 +40,41 @@ class Replay:
     screen_share: float = 0.25
     looks: dict[tuple[str, Fidelity], int] = field(default_factory=dict)
 
+    def refusal(self, settings: Settings, incumbent: TrialResult | None) -> TrialResult | None:
+        """None: what could not be launched is recorded as such."""
+        return None
+
+    def evaluate(self, settings: Settings, promote: Promote) -> list[TrialResult]:
+        """The short load, unless it is the full one, and the full one where `promote` says so."""
+        if self.screen_share >= 1:
+            return [self.measure(settings, "full")]
+        screen = self.measure(settings, "screen")
+        return [screen, self.measure(settings, "full")] if promote(screen) else [screen]
+
+    def confirm(self, settings: Settings) -> TrialResult:
+        """The recorded value with the noise of a fresh launch."""
+        return self.measure(settings, "confirm")
+
+    def stress(self, settings: Settings, like: TrialResult) -> dict[str, TrialResult]:
+        """Empty: a grid has recorded one load."""
+        return {}
+
+    def certificates(self, finalists: Sequence[Settings]) -> dict[str, Certificate]:
+        """Empty: accuracy is a recorded constraint, no held-out items are stored."""
+        return {}
+
+    def answers_like(self, one: Settings, other: Settings) -> bool:
+        """Nothing is certified, so that nothing answers like what was not."""
+        return False
+
+    def certificate_s(self, full: TrialResult) -> float:
+        return 0.0
+
+    def stress_s(self, full: TrialResult) -> float:
+        return 0.0
+
     def measure(self, settings: Settings, fidelity: Fidelity) -> TrialResult:
-        """A look; KeyError for a configuration that the grid has not."""
+        """One launch; KeyError for a configuration that the grid has not."""
         key = key_of(settings)
         cell = self.grid.cells[key]
         number = self.looks.get((key, fidelity), 0)
