@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from rivals import command
+from rivals import timed
 from rivals.clients import CLIENTS, Job, version
 from rivals.reading import STREAMS, Run, Truth, tables, wrong
 from stamps import percentiles_ms
@@ -86,7 +86,7 @@ def _run(name: str, program: Path, job: Job) -> Run:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
         log = out / "log"
-        spent = command.run([str(program), *client.arguments(job, out)], log, LIMIT_S)
+        spent = timed.run([str(program), *client.arguments(job, out)], log, LIMIT_S)
         lines = log.read_text(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         try:

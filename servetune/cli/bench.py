@@ -33,7 +33,7 @@ def bench(
 
 def run(scenario_file: Path, *, out: Path | None, resume: bool, json: str | None) -> int:
     """Measures what is not measured yet, then reports. Exit status 0; 1 when no point can be believed."""
-    from servetune.cli.report import show
+    from servetune.cli.report import show_folder
     from servetune.report.progress import watch_for
 
     scenario = scenariofile.load(scenario_file)
@@ -53,4 +53,4 @@ def run(scenario_file: Path, *, out: Path | None, resume: bool, json: str | None
             print(f"to go on: servetune bench {scenario_file} --resume --out {path}", file=sys.stderr)
             raise
         folder.append("finished")
-    return show(folder, json)
+    return show_folder(folder, json)

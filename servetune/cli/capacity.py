@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from servetune.deploy.fleet.price import fleet
-from servetune.report.fleet_table import _show
+from servetune.report.fleet_table import show_fleet
 
 
 def capacity_command(
@@ -41,13 +41,13 @@ def capacity_command(
     found = load(spec)
     if trace is not None:
         from servetune.deploy.fleet.trace import answer
-        from servetune.report.fleet_table import show
+        from servetune.report.fleet_table import show_simulated_fleet
 
         data = answer(found, trace, scale, routing, extrapolate=extrapolate)
         if json:
             write_json(data, json)
         if json != "-":
-            show(data)
+            show_simulated_fleet(data)
         return 0
     if found.capacity.safe_rate_per_s is None:
         hint = "measure open-loop rates (rate_per_s in the scenario) and write the spec again"
@@ -62,5 +62,5 @@ def capacity_command(
         write_json({"spec": found.metadata.id, "simulated": found.engine.simulated, **facts,
                     "rows": [asdict(row) for row in rows]}, json)  # fmt: skip
     if json != "-":
-        _show(found, rows)
+        show_fleet(found, rows)
     return 0

@@ -37,7 +37,7 @@ def compare_command(
     from bench.scenario import scenariofile
     from bench.scenario.price import price_for
     from servetune.cli.json_output import write_json
-    from servetune.report.compare_table import show
+    from servetune.report.compare_table import show_comparison
     from serving.claims import EXIT, combined
 
     metrics = list(metric or DEFAULT_METRICS)
@@ -59,7 +59,7 @@ def compare_command(
     if json:
         write_json(as_json(claims, left), json)
     if json != "-":
-        show(claims, left)
+        show_comparison(claims, left)
     return EXIT[combined(claim.verdict for _, claim in claims)]
 
 

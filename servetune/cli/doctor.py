@@ -33,7 +33,7 @@ def doctor(
 
         write_json(as_json(found), json)
     if json != "-":
-        _show(found)
+        _show_checks(found)
     return 0 if all(check.ok for check in found) else 1
 
 
@@ -46,7 +46,7 @@ def as_json(found: Sequence[MachineCheck]) -> dict[str, Any]:
     return {"ok": all(check.ok for check in found), "checks": rows}
 
 
-def _show(found: Sequence[MachineCheck]) -> None:
+def _show_checks(found: Sequence[MachineCheck]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

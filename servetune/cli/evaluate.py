@@ -34,7 +34,7 @@ def evaluate_command(
     from bench.accuracy.settings import Accuracy
     from bench.accuracy.tasks import tasks
     from servetune.cli.json_output import write_json
-    from servetune.report.evaluation import Bar, as_json, show
+    from servetune.report.evaluation import Bar, as_json, show_evaluation
     from serving.engine import Endpoint
     from serving.errors import UserError
     from serving.units import seconds
@@ -58,5 +58,5 @@ def evaluate_command(
     if json:
         write_json(as_json(made), json)
     if json != "-":
-        show(made)
+        show_evaluation(made)
     return 1 if made.failure or made.refused or made.rejected else 0

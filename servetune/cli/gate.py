@@ -57,7 +57,7 @@ def gate_command(
     if json:
         write_json(as_json(found), json)
     if json != "-":
-        scorecard_page.show(found, sides[0].label, sides[1].label)
+        scorecard_page.show_scorecard(found, sides[0].label, sides[1].label)
     return EXIT[overall(found)]
 
 

@@ -163,9 +163,9 @@ def load(
         run, judgement = measure(server, asked, prompts, slos, seed=seed, workers=workers, lenient=strict)
         data, verdict = as_json(run, judgement, slos), judgement.verdict
         if json != "-":
-            from servetune.report.load_table import show
+            from servetune.report.load_table import show_load
 
-            show(run, judgement, slos)
+            show_load(run, judgement, slos)
         interrupted = INTERRUPTED in run.notes
     if json:
         write_json(data, json)

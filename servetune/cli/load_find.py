@@ -17,7 +17,7 @@ from bench.point import Load
 from bench.records.model import Validity
 from bench.scenario.slo import Slo
 from bench.traffic.prompts import Prompts
-from servetune.report.rate_table import line, show
+from servetune.report.rate_table import line, show_rates
 from serving.engine import Endpoint
 from serving.errors import UserError
 
@@ -51,7 +51,7 @@ def find(
             lenient=lenient, start_rate_per_s=start_rate_per_s, watch=_tell,
         )  # fmt: skip
     if table:
-        show(found)
+        show_rates(found)
     return as_json(found), found.verdict
 
 

@@ -24,7 +24,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class Command:
+class HelpRow:
     """One row of the root help: where the function is, its group, and the first line of its docstring."""
 
     target: str
@@ -34,83 +34,83 @@ class Command:
 
 MEASURE, JUDGE, CHOOSE, DEPLOY = "Measure", "Compare", "Choose", "Deploy"
 
-COMMANDS: dict[str, Command] = {
-    "doctor": Command(
+COMMANDS: dict[str, HelpRow] = {
+    "doctor": HelpRow(
         "servetune.cli.doctor:doctor",
         MEASURE,
         "What this machine can run and why not. Exit status 0, or 1 when the job cannot run at all.",
     ),
-    "plan": Command(
+    "plan": HelpRow(
         "servetune.cli.plan:plan",
         MEASURE,
         "What a scenario would run: points, launches, what is dropped and why, memory, time. Starts nothing.",
     ),
-    "bench": Command(
+    "bench": HelpRow(
         "servetune.cli.bench:bench",
         MEASURE,
         "Measure every point of a scenario on real engines, keep raw results, make the report.",
     ),
-    "load": Command(
+    "load": HelpRow(
         "servetune.cli.load:load",
         MEASURE,
         "Measure a running server. Exit status 0; 1 when the measurement is invalid.",
     ),
-    "report": Command(
+    "report": HelpRow(
         "servetune.cli.report:report",
         MEASURE,
         "A run as a table here, and as report.html, summary.csv and summary.parquet in its folder.",
     ),
-    "compare": Command(
+    "compare": HelpRow(
         "servetune.cli.compare:compare_command",
         JUDGE,
         "Is run B as good as run A? Ratio with interval, PASS, FAIL or INCONCLUSIVE (exit 0, 1, 3).",
     ),
-    "evaluate": Command(
+    "evaluate": HelpRow(
         "servetune.cli.evaluate:evaluate_command",
         JUDGE,
         "Score a running server on accuracy, stability and security tasks; `servetune gate` compares two.",
     ),
-    "gate": Command(
+    "gate": HelpRow(
         "servetune.cli.gate:gate_command",
         JUDGE,
         "May CANDIDATE replace BASELINE? Five parts, three verdicts; exit 0 pass, 1 fail, 3 inconclusive.",
     ),
-    "search": Command(
+    "search": HelpRow(
         "servetune.cli.search:search",
         CHOOSE,
         "Find the configuration to deploy: search, re-measure the best few, answer with an interval.",
     ),
-    "replay": Command(
+    "replay": HelpRow(
         "servetune.cli.replay:replay",
         CHOOSE,
         "Compare searchers on grids whose optimum is known: regret per launch and per device minute.",
     ),
-    "spec": Command(
+    "spec": HelpRow(
         "servetune.cli.spec:spec_command",
         DEPLOY,
         "Write the serving spec of a run or a study: what to deploy, and everything that says why.",
     ),
-    "verify": Command(
+    "verify": HelpRow(
         "servetune.cli.verify:verify_command",
         DEPLOY,
         "Start the exported files and hold every claim against them. Exit: 0 PASS, 1 FAIL, 3 INCONCLUSIVE.",
     ),
-    "export": Command(
+    "export": HelpRow(
         "servetune.cli.export:export_command",
         DEPLOY,
         "Write the deployment files of a spec for one target. The same spec gives the same bytes.",
     ),
-    "sign": Command(
+    "sign": HelpRow(
         "servetune.cli.sign:sign_command",
         DEPLOY,
         "Sign a spec, and the run it is from, with a key of your own.",
     ),
-    "diff": Command(
+    "diff": HelpRow(
         "servetune.cli.diff:diff_command",
         DEPLOY,
         "What changes from A to B and what each change puts at risk. A URL is read, never sent a request.",
     ),
-    "capacity": Command(
+    "capacity": HelpRow(
         "servetune.cli.capacity:capacity_command",
         DEPLOY,
         "Replicas, GPUs and money for a rate of the measured workload, or for a trace; with a spare one too.",

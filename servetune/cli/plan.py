@@ -34,7 +34,7 @@ def plan(
     if json != "-":
         from servetune.report import plan_table
 
-        plan_table.show(planned)
+        plan_table.show_plan(planned)
     for line in enough.lines(short):
         print(f"warning: {line}", file=sys.stderr)
     return 0

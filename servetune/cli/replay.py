@@ -10,7 +10,7 @@ import typer
 
 from search.replay.summary import END, about, behind, brief, curves
 from servetune.cli.options import JSON
-from servetune.report.replay_table import show
+from servetune.report.replay_table import show_replay
 from serving.errors import UserError
 
 
@@ -65,7 +65,7 @@ def replay(
             }
         )
         if json != "-":
-            show(told[-1])
+            show_replay(told[-1])
     if json:
         alone = brief(told[0]) if len(told) == 1 else {}
         write_json({"schema": 1, **alone, "grids": told}, json)

@@ -23,10 +23,10 @@ def report(
     """A run as a table here, and as report.html, summary.csv and summary.parquet in its folder."""
     from bench.records.folder import RunFolder
 
-    return show(RunFolder.open(run), json)
+    return show_folder(RunFolder.open(run), json)
 
 
-def show(folder: RunFolder, json: str | None) -> int:
+def show_folder(folder: RunFolder, json: str | None) -> int:
     """Table on stdout (JSON instead with `-`), files beside the run, their paths on stderr.
 
     Exit status 0; 1 when not one point may be believed.
@@ -51,7 +51,7 @@ def show(folder: RunFolder, json: str | None) -> int:
         data = as_json(folder.path, found)
         write_json({**data, "accuracy": scorecards.as_json(cards)} if cards else data, json)
     if json != "-":
-        terminal.show(scenario, found, ranked, folder.path, cards=cards)
+        terminal.show_run(scenario, found, ranked, folder.path, cards=cards)
     return 0 if any(o.judgement.verdict != "invalid" for o in found) else 1
 
 

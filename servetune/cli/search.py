@@ -12,7 +12,7 @@ from search import session
 from search.request import SearchRequest
 from servetune.cli.json_output import write_json
 from servetune.cli.options import JSON, SCENARIO
-from servetune.report.search_answer import more, show
+from servetune.report.search_answer import more, show_search
 from servetune.report.search_status import StatusLine
 
 
@@ -67,7 +67,7 @@ def search(
     if json:
         write_json(found.written, json)
     if json != "-":
-        show(found.written)
+        show_search(found.written)
         if found.result.unsettled is not None:
             print(more(scenario, found.path, found.scenario, found.written), file=sys.stderr)
     return {"none_feasible": 1, "not_settled": 3}.get(found.result.verdict, 0)

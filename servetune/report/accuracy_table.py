@@ -65,7 +65,7 @@ def _why(one: Scorecard, failed: bool) -> str:
     return "; ".join(x for x in (said, needed) if x)
 
 
-def show(
+def show_accuracy(
     out: Console, cards: Sequence[Scorecard], settings: Accuracy, names: Sequence[str], beside: Path
 ) -> None:
     """The table in the terminal."""

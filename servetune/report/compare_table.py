@@ -15,7 +15,7 @@ from servetune.report.marks import VERDICT_COLOUR
 from serving.claims import Verdict, combined
 
 
-def show(claims: Sequence[tuple[str, Comparison]], left: Sequence[str]) -> None:
+def show_comparison(claims: Sequence[tuple[str, Comparison]], left: Sequence[str]) -> None:
     """The claims on stdout, point by point, then the spreads, the notes and the verdict."""
     console = Console()
     for label, group in groupby(claims, key=lambda pair: pair[0]):

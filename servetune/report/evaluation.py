@@ -38,7 +38,7 @@ class Bar:
         self._text, self._length = "", 0
 
 
-def show(made: Evaluation) -> None:
+def show_evaluation(made: Evaluation) -> None:
     """Scores on stdout; what was refused, noted or failed after them."""
     from rich.console import Console
     from rich.markup import escape

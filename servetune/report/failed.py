@@ -19,7 +19,7 @@ MOST_KINDS = 20
 MOST_NOTES = 5
 
 
-def show(out: Console, outcomes: Sequence[PointResult]) -> None:
+def show_failures(out: Console, outcomes: Sequence[PointResult]) -> None:
     """In the terminal; nothing where no request failed and nothing was noted."""
     groups = _groups(outcomes)
     if groups:

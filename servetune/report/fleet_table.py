@@ -9,7 +9,8 @@ from servetune.deploy.fleet.price import Fleet
 from servetune.deploy.spec import ServingSpec
 
 
-def _show(spec: ServingSpec, rows: list[Fleet]) -> None:
+def show_fleet(spec: ServingSpec, rows: list[Fleet]) -> None:
+    """Replicas and money at given rates."""
     said, of = " (SIMULATED)" if spec.engine.simulated else "", spec.capacity
     tokens = f"{spec.workload.input_tokens_mean or 0:g} in, {spec.workload.output_tokens_mean or 0:g} out"
     print(f"safe per replica: {of.safe_rate_per_s:.4g} requests/s of {tokens} tokens{said}")
@@ -20,6 +21,7 @@ def _show(spec: ServingSpec, rows: list[Fleet]) -> None:
 
 
 def table(rows: Sequence[Fleet], currency: str | None) -> None:
+    """One row a number of replicas."""
     titles = f"{'rate/s':>8} {'spare':>5} {'replicas':>8} {'GPUs':>5} {'used':>5}"
     print(f"{titles} {(currency or 'no price') + '/h':>12} {'/1M output':>11}")
     for row in rows:
@@ -32,7 +34,8 @@ def table(rows: Sequence[Fleet], currency: str | None) -> None:
         print(f"{numbers} {hour:>12} {each:>11}")
 
 
-def show(data: dict[str, Any]) -> None:
+def show_simulated_fleet(data: dict[str, Any]) -> None:
+    """Replicas and money for a trace, as the simulation of the fleet found them."""
     model, (low, high) = data["model"], data["interval"]
     print(
         f"simulated: {data['trace']}, {data['routing']} routing, {data['headroom']:.0%} headroom; at the "

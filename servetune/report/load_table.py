@@ -23,7 +23,7 @@ RATES = (
 )  # fmt: skip
 
 
-def show(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> None:
+def show_load(run: Run, judgement: Judgement, slos: tuple[Slo, ...]) -> None:
     """The measurement on stdout; a percentile below its floor of samples shows the number it needs."""
 
     console, view = Console(), View(run, slos)

@@ -23,7 +23,7 @@ WHO = fields_where(lambda role: role.tables == "head")
 """Not among the settings that are shared: the head of the plan and each row say them."""
 
 
-def show(planned: Plan) -> None:
+def show_plan(planned: Plan) -> None:
     """The plan on stdout; long lists are cut with a count, `--json` has them whole."""
     console = Console()
     scenario = planned.scenario

@@ -11,7 +11,7 @@ from bench.findrate.slotest import Evidence
 COLOURS = {"meets": "green", "breaks": "red", "undecided": "yellow"}
 
 
-def show(found: Capacity, console: Console | None = None) -> None:
+def show_rates(found: Capacity, console: Console | None = None) -> None:
     """The answer and its probes, lowest rate first."""
     console = console or Console()
     table = Table("requests/s", "decision", "requests", "over limit", "binding SLO", "seen", "time", box=None,

@@ -8,7 +8,7 @@ from typing import Any
 from search.replay.summary import AT
 
 
-def show(told: dict[str, Any]) -> None:
+def show_replay(told: dict[str, Any]) -> None:
     """One grid: a table, then what came of whole searches."""
     from rich.console import Console
     from rich.table import Table

@@ -23,7 +23,7 @@ SAYS: dict[Verdict, str] = {
 }
 
 
-def show(found: Sequence[Claim], candidate: str, baseline: str) -> None:
+def show_scorecard(found: Sequence[Claim], candidate: str, baseline: str) -> None:
     """The table on stdout."""
     from rich.console import Console
     from rich.markup import escape

@@ -114,7 +114,7 @@ def near(winner: dict[str, Any]) -> list[str]:
     ]
 
 
-def show(written: dict[str, Any]) -> None:
+def show_search(written: dict[str, Any]) -> None:
     """The answer on stdout, then what it cost."""
     from rich.console import Console
     from rich.markup import escape

@@ -33,7 +33,7 @@ class Column:
     from_width: int = 0
 
 
-def show(
+def show_run(
     scenario: Scenario,
     outcomes: Sequence[PointResult],
     jobs: Sequence[Job],
@@ -55,9 +55,9 @@ def show(
         if rest > 0:
             out.print(f"... and {rest} more in summary.csv and report.html", style="dim")
     if scenario.accuracy is not None:
-        accuracy_table.show(out, cards, scenario.accuracy, names, path)
+        accuracy_table.show_accuracy(out, cards, scenario.accuracy, names, path)
     _failures(out, outcomes, names)
-    failed.show(out, outcomes)
+    failed.show_failures(out, outcomes)
     _next(out, outcomes, jobs, path)
     if cards:
         key = next((c.config.key for c in cards if c.floor is not None), "KEY")

@@ -37,7 +37,7 @@ def test_a_campaign_evaluates_each_output_once_and_the_baseline_twice(
     cards = scorecards(run, plan.scenario)
     verdicts = {card.config.key: card.floor.verdict if card.floor else None for card in cards}
     assert verdicts == {keys[0]: None, keys[1]: "PASS", keys[2]: "INCONCLUSIVE", keys[3]: "INCONCLUSIVE"}
-    assert report.show(run, "-") == 0
+    assert report.show_folder(run, "-") == 0
     data = json.loads(capsys.readouterr().out)
     assert [card["config"] for card in data["accuracy"]] == keys
     assert set(data["accuracy"][2]["parts"]) == {"Cost", "Latency", "Accuracy", "Security", "Stability"}

@@ -114,7 +114,7 @@ def test_a_failing_warm_up_and_odd_answers_are_told(capsys: pytest.CaptureFixtur
         "2 of 2 warm-up requests failed: http_status: 503: cold",
         "3 of the answers: under Content-Type text/plain",
     )
-    load_table.show(run, judge(run), ())
+    load_table.show_load(run, judge(run), ())
     said = " ".join(capsys.readouterr().out.split())
     assert "note: 2 of 2 warm-up requests failed: http_status: 503: cold" in said
     assert "note: 3 of the answers" in said
@@ -136,10 +136,10 @@ def test_hostile_words_are_shown_and_not_obeyed(tmp_path: Path, capsys: pytest.C
     assert "Failed requests" in text
     assert "warm-up requests failed" in text
     out = Console(file=io.StringIO(), width=120, highlight=False)
-    failed.show(out, found)
+    failed.show_failures(out, found)
     shown = out.file.getvalue()  # type: ignore[attr-defined]
     run = folder.runs()[0]
-    load_table.show(run, judge(run), ())
+    load_table.show_load(run, judge(run), ())
     for words in (text, shown, capsys.readouterr().out):
         assert not {"\x1b", "\x07", "\u202e", "\u2028"} & set(words)
         assert "[red]x[/red]" in " ".join(words.split())

@@ -129,7 +129,7 @@ def test_a_plan_for_a_gpu_that_is_not_here(tmp_path: Path, capsys: pytest.Captur
     assert [launch.config.quantization for launch in planned.launches] == ["none", "fp8"] * 2
     assert not planned.dropped
     assert as_json(planned)["supposed"] == "h200"
-    plan_table.show(planned)
+    plan_table.show_plan(planned)
     shown = capsys.readouterr().out
     assert "supposed: h200" in shown
     assert "vllm, all: max_model_len=8192 max_num_seqs=64" in shown

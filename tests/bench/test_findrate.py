@@ -244,7 +244,7 @@ def test_json_and_table(searches: list[simulation.Outcome]) -> None:
     assert {"rate_per_s", "decision", "requests", "over_limit", "seconds"} <= set(data["probes"][0])
     assert data["verdict"] == "ok"
     console = Console(record=True, width=110, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    rate_table.show(found, console)
+    rate_table.show_rates(found, console)
     text = console.export_text()
     assert "capacity 3" in text or "capacity 4" in text
     assert "ttft:p99<=500ms" in text

@@ -105,7 +105,7 @@ def test_an_odd_answer_costs_its_point_and_resume_goes_on(
 
 def test_half_characters_in_what_is_stored_do_not_break_a_later_report(tmp_path: Path) -> None:
     """A folder of an earlier servetune may hold them in its JSON."""
-    from servetune.cli.report import show
+    from servetune.cli.report import show_folder
     from tests.support.report_fixture import build
 
     folder = build(tmp_path / "run", requests=24, sim=False)
@@ -115,5 +115,5 @@ def test_half_characters_in_what_is_stored_do_not_break_a_later_report(tmp_path:
     stored.write_text(
         json.dumps({**facts, "notes": ["cut \ud83d", "\ud83d\ude00"], "engine_version": "1 \ud800"})
     )
-    show(folder, json=None)
+    show_folder(folder, json=None)
     assert folder.run(key).notes == ("cut \ufffd", "\N{GRINNING FACE}")

@@ -13,7 +13,7 @@ from bench.client.dialect import is_strict
 from bench.client.lengths import Counted, fit, fitted
 from bench.measure_load import measure
 from bench.traffic.prompts import prompts
-from servetune.report.load_table import show
+from servetune.report.load_table import show_load
 from serving.engine import Endpoint
 from tests.support.load_fixture import CLOSED, url
 
@@ -31,7 +31,7 @@ def test_the_server_counts_what_was_asked(
     assert sum(told) / len(told) == pytest.approx(load.input_tokens, rel=0.06, abs=2.5)
     assert "input_length" not in {r.check for r in judgement.reasons}
     assert any("tokens a word" in note for note in run.notes)
-    show(run, judgement, ())
+    show_load(run, judgement, ())
     assert f"input tokens a request: {load.input_tokens} asked" in capsys.readouterr().out
 
 

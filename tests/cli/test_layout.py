@@ -140,3 +140,42 @@ def _words(node: ast.AST) -> Sequence[ast.AST | None]:
     ):
         return node.keys
     return []
+
+
+def test_a_public_type_is_defined_once() -> None:
+    """A reader who meets the name knows which one is meant: classes and type aliases of all packages."""
+    places: dict[str, list[str]] = {}
+    for file in SOURCES:
+        for node in ast.parse(file.read_text()).body:
+            name = _type_name(node)
+            if name and not name.startswith("_"):
+                places.setdefault(name, []).append(str(file.relative_to(ROOT)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+    assert len(places) > 200
+
+
+def _type_name(node: ast.stmt) -> str | None:
+    """The name of a class, or of an alias such as `Seconds = Annotated[...]` or `Scalar = str | int`."""
+    if isinstance(node, ast.ClassDef):
+        return node.name
+    if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias":
+        return ast.unparse(node.target)
+    if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+        return None
+    name, value = node.targets[0].id, node.value
+    typed = isinstance(value, ast.Subscript | ast.Name) or (
+        isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr)
+    )
+    return name if typed and re.fullmatch(r"[A-Z]+[a-z][A-Za-z]*", name) else None
+
+
+def test_no_two_functions_are_called_show() -> None:
+    """`show_plan`, `show_run`: what is shown is in the name, as several are imported in one place."""
+    functions = [
+        f"{file.relative_to(ROOT)}:{node.name}"
+        for file in SOURCES
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.lstrip("_") == "show"
+    ]
+    assert len(functions) <= 1, functions
+    assert not [str(f) for f in (*SOURCES, *TOOLS, *(ROOT / "tools").rglob("*.py")) if f.name == "command.py"]

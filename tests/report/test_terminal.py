@@ -34,7 +34,7 @@ def stored(folder: RunFolder) -> tuple[Scenario, list[PointResult]]:
 def text(scenario: Scenario, found: list[PointResult], width: int) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, highlight=False)
-    terminal.show(scenario, found, jobs(found), Path("results/run"), console)
+    terminal.show_run(scenario, found, jobs(found), Path("results/run"), console)
     return out.getvalue()
 
 

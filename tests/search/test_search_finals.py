@@ -21,7 +21,7 @@ from search.objective import Goal
 from search.replay.winner import MemoryLog
 from search.result import Fidelity, Settings, TrialResult, key_of
 from search.space import Axis, Space
-from servetune.report.search_answer import show
+from servetune.report.search_answer import show_search
 from serving.config import ServingConfig
 from tests.support.search_fixture import GOAL as KNOWN_GOAL
 from tests.support.search_fixture import SPACE as KNOWN
@@ -275,7 +275,7 @@ def test_the_terminal_says_how_many_more_rounds(capsys: pytest.CaptureFixture[st
         "launches": 35, "failures": {}, "ended": "enough",
         **answer.as_json(lambda settings: ServingConfig(engine="sim", model="m"), made.space),
     }  # fmt: skip
-    show(written)
+    show_search(written)
     text = " ".join(capsys.readouterr().out.split())
     assert "not settled: engine=vllm s0=1" in text
     assert f"about {answer.unsettled.more.middle} rounds more would settle it" in text

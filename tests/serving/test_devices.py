@@ -217,7 +217,7 @@ def test_a_search_is_priced_by_the_devices_it_holds(tmp_path: Path) -> None:
 def test_plan_shows_them_and_the_memory_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = plan(scenario(tmp_path), gpu="h100")
     assert [config["gpus"] for config in as_json(found)["configs"]] == [8]
-    plan_table.show(found)
+    plan_table.show_plan(found)
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("vllm none"))
     assert row.split()[2:5] == ["1", "1", "8"]
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from rivals import command  # noqa: E402
+from rivals import timed  # noqa: E402
 from rivals.clients import CLIENTS, Job, Told  # noqa: E402
 from rivals.reading import STREAMS, Run, Truth, tables, wrong  # noqa: E402
 
@@ -72,7 +72,7 @@ def test_every_tool_is_asked_for_the_same_load(tmp_path: Path) -> None:
 def test_a_tool_is_ended_at_its_limit_with_all_it_started(tmp_path: Path) -> None:
     program = "import os, subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
     program += "print(child.pid, flush=True); time.sleep(60)"
-    spent = command.run([sys.executable, "-c", program], tmp_path / "log", 2.0)
+    spent = timed.run([sys.executable, "-c", program], tmp_path / "log", 2.0)
     assert spent.status == -9
     assert 2.0 <= spent.wall_s < 30.0
     child = int((tmp_path / "log").read_text())
@@ -85,7 +85,7 @@ def test_a_tool_is_ended_at_its_limit_with_all_it_started(tmp_path: Path) -> Non
 def test_what_a_tool_costs_includes_its_children(tmp_path: Path) -> None:
     burn = "import time\nwhile time.process_time() < 1: pass"
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); sys.exit(3)"
-    spent = command.run([sys.executable, "-c", program], tmp_path / "log", 60.0)
+    spent = timed.run([sys.executable, "-c", program], tmp_path / "log", 60.0)
     assert spent.status == 3
     assert spent.cpu_s >= 1.0
 

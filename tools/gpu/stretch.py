@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rivals import command
+from rivals import timed
 from rivals.clients import CLIENTS, VLLM_FIGURES, Job
 
 from bench.client.drive import Drive, drive
@@ -125,7 +125,7 @@ def theirs(
     job = Job(url, model, streams, requests, load.output_tokens, Path(tokenizer).resolve(),
               input_tokens=load.input_tokens)  # fmt: skip
     arguments = CLIENTS["vllm bench serve"].arguments(job, out.resolve())
-    spent = command.run([str(program.program("vllm")), *arguments], out / "vllm-bench.log", LIMIT_S)
+    spent = timed.run([str(program.program("vllm")), *arguments], out / "vllm-bench.log", LIMIT_S)
     if not result.is_file():
         return {"client": "vllm bench serve", "error": f"status {spent.status}", "streams": load.concurrency}
     said = json.loads(result.read_text())
