@@ -52,9 +52,10 @@ def censored(index: int, planned: float, events: tuple[float, ...]) -> Record:
 
 
 def view(*records: Record, start: float = 2.0, end: float = 10.0, samples: tuple[Sample, ...] = (),
-         slos: tuple[str, ...] = (), load: dict[str, Any] | None = None, **more: Any) -> View:  # fmt: skip
+         slos: tuple[str, ...] = (), load: dict[str, Any] | None = None, gpus: int = 1, **more: Any) -> View:  # fmt: skip
+    asked = point(**{"arrivals": "poisson", "rate_per_s": 1.0, **(load or {})})
     run = Run(
-        point=point(**{"arrivals": "poisson", "rate_per_s": 1.0, **(load or {})}),
+        point=replace(asked, config=asked.config.model_copy(update={"tensor_parallel_size": gpus})),
         records=records,
         samples=samples,
     )
@@ -191,16 +192,16 @@ def test_littles_law_by_hand() -> None:
 
 
 def test_what_had_left_in_time() -> None:
-    """Four due in 8 s: two seconds of grace after 10 s."""
-    late = [made(i, 3.0 + i, (20.0,), sent=sent) for i, sent in enumerate((3.0, 10.0, 12.0, 12.1))]
+    """Four due from 3 to 6 s: 3/4 s, the mean gap, and 10 ms are allowed after 6 s."""
+    late = [made(i, 3.0 + i, (20.0,), sent=sent) for i, sent in enumerate((3.0, 6.0, 6.759, 6.761))]
     assert value("dispatched_share", view(*late)) == 3 / 4
     assert value("dispatched_share", view(FOUR[0])) is None
 
 
 def test_a_price_by_the_gpu_and_by_the_machine() -> None:
-    seen = view(*FOUR, price=A_PRICE, devices=4)
+    seen = view(*FOUR, price=A_PRICE, gpus=4)
     assert throughput.price_per_hour(seen) == pytest.approx(14.4)
-    machine = view(*FOUR, price=A_PRICE.model_copy(update={"per": "machine"}), devices=4)
+    machine = view(*FOUR, price=A_PRICE.model_copy(update={"per": "machine"}), gpus=4)
     assert throughput.price_per_hour(machine) == pytest.approx(3.6)
     assert value("cost_per_million_output_tokens", machine) == pytest.approx(3.6 / 3600 / (6 / 8) * 1e6)
     assert value("cost_per_million_total_tokens", machine) == pytest.approx(3.6 / 3600 / (106 / 8) * 1e6)
