@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -47,7 +47,6 @@ class FloorVerdict:
     high: float
     n: int
     on_these_items: bool
-    p_pass: float
     needed: int | None
 
 
@@ -83,16 +82,15 @@ def judge(data: ScoreSample, confidence: float = 0.95, family: int = 1) -> Floor
     does, so the level of FAIL is shared among the `family` of claims (Bonferroni).
     """
     alpha = 1 - confidence
-    p = p_above(data, 0.0)
     low, high = lower_bound(data, alpha), upper_bound(data, alpha / family)
-    if p <= alpha:
+    if p_above(data, 0.0) <= alpha:
         outcome: Verdict = "PASS"
     elif p_above(data.mirrored(), 0.0) <= alpha / family:
         outcome = "FAIL"
     else:
         outcome = "INCONCLUSIVE"
     needed = None if outcome != "INCONCLUSIVE" else items_needed(data, confidence)
-    return FloorVerdict(outcome, data.mean, low, high, data.n, data.mean >= 0, p, needed)
+    return FloorVerdict(outcome, data.mean, low, high, data.n, data.mean >= 0, needed)
 
 
 def items_needed(data: ScoreSample, confidence: float = 0.95, power: float = POWER) -> int | None:
@@ -115,23 +113,6 @@ def items_needed(data: ScoreSample, confidence: float = 0.95, power: float = POW
     return max(data.n + 1, math.ceil(max(z * z * variance / mean**2, loss_free)))
 
 
-def holm(p_values: Mapping[str, float], confidence: float = 0.95) -> dict[str, bool]:
-    """Which of several finalists may be called certified, together at `confidence` (Holm 1979)."""
-    alpha, certified, still = 1 - confidence, dict.fromkeys(p_values, False), True
-    for rank, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
-        still = still and p_values[name] <= alpha / (len(p_values) - rank)
-        certified[name] = still
-    return certified
-
-
-def certify(finalists: Mapping[str, Paired], floor: float, confidence: float = 0.95) -> dict[str, Verdict]:
-    """Finalists on held-out items of a number fixed beforehand; PASS survives Holm over all of them."""
-    data = {name: against_floor(pairs, floor) for name, pairs in finalists.items()}
-    passed = holm({name: p_above(d, 0.0) for name, d in data.items()}, confidence)
-    below = holm({name: p_above(d.mirrored(), 0.0) for name, d in data.items()}, confidence)
-    return {n: "PASS" if passed[n] else "FAIL" if below[n] else "INCONCLUSIVE" for n in finalists}
-
-
 def exact_share(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Clopper-Pearson interval of a share; (0, 1) for no items."""
     from scipy.stats import beta
@@ -142,7 +123,3 @@ def exact_share(successes: int, n: int, confidence: float = 0.95) -> tuple[float
     low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, n - successes + 1))
     high = 1.0 if successes == n else float(beta.ppf(1 - tail, successes + 1, n - successes))
     return low, high
-
-
-def mean_of(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan

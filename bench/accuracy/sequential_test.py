@@ -8,7 +8,6 @@ supermartingale that starts at 1, so the chance that it ever reaches 1/alpha is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 BETS = tuple(0.9 * 0.5**k for k in range(8))
@@ -40,9 +39,3 @@ class EProcess:
         if self.failed_at is None and self.evidence >= 1 / self.alpha:
             self.failed_at = self.n
         return self.failed_at is not None
-
-
-def fails_at(differences: Iterable[float], alpha: float = 0.05, high: float = 1.0) -> int | None:
-    """After how many items the candidate is rejected, or None."""
-    process = EProcess(alpha, high)
-    return next((process.n for d in differences if process.add(d)), None)

@@ -57,25 +57,6 @@ class Comparison:
         return self.interval is not None and not self.interval.low <= 1 <= self.interval.high
 
 
-def compare(
-    runs_a: Sequence[Run],
-    runs_b: Sequence[Run],
-    metric: str,
-    margin: float = MARGIN,
-    *,
-    confidence: float = CONFIDENCE,
-    slos: Sequence[Slo] = (),
-    price: PriceOf = _no_price,
-    restart_spread: float = RESTART_SPREAD,
-) -> Comparison:
-    """Repeats of one point under A against those under B. Invalid and failed runs are left out, aloud.
-
-    `margin`: how much worse B may be, as a share. KeyError for an unknown metric.
-    """
-    sides = (_side("A", runs_a, slos, price), _side("B", runs_b, slos, price))
-    return _claim(*sides, metric, margin, confidence, restart_spread)
-
-
 @dataclass(frozen=True)
 class _Side:
     """Believable runs of one side by launch, and what is to be said about them."""

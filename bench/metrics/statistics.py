@@ -60,23 +60,6 @@ def floor(q: float, confidence: float = 0.99) -> int:
     return high
 
 
-def upper_estimate(values: Array, q: float, confidence: float = 0.99) -> float | None:
-    """Value that percentile q does not exceed at `confidence`; None below the floor.
-
-    MLPerf early stopping's percentile estimate: the t-th largest value, t the largest count with
-    P(Binomial(n, 1 - q) <= t) <= 1 - confidence. At the floor this is the maximum.
-    """
-    from scipy.stats import binom
-
-    n = values.size
-    if n < floor(q, confidence):
-        return None
-    t = int(binom.ppf(1 - confidence, n, 1 - q))
-    while binom.cdf(t, n, 1 - q) > 1 - confidence:
-        t -= 1
-    return float(np.partition(values, n - t)[n - t])
-
-
 def order_interval(
     values: Array, q: float, confidence: float = CONFIDENCE, effective: float | None = None
 ) -> Interval | None:

@@ -19,8 +19,6 @@ from bench.scenario.slo import Slo
 from bench.scenario.slo import parse as parse_slo
 from serving.config import PositiveInt
 
-SCHEMA = 1
-
 
 def _as_list(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]

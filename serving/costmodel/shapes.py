@@ -88,11 +88,6 @@ class Shape:
         return DTYPE_BYTES[self.dtype if dtype == "auto" else dtype]
 
     @property
-    def flops_per_token(self) -> int:
-        """Operations of the matrix products for one token, output head included; attention is apart."""
-        return 2 * (self.linear_weights + self.head_weights)
-
-    @property
     def attention_flops_per_pair(self) -> int:
         """Operations for one token attending to one other: scores and weighted sum."""
         return 4 * self.layers * self.heads * self.head_dim

@@ -20,7 +20,6 @@ from serving.launch import ready
 TIMEOUT_S = 30.0
 RESET_TRIES = 10
 RESET_PAUSE_S = 0.2
-GIB = 2**30
 
 VALUE_FLAGS = {
     "dtype": "--dtype",

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.compare.comparison import compare, compare_all
+from bench.compare.comparison import compare_all
 from bench.compare.pairing import pair
 from bench.records.folder import RunFolder
 from bench.records.model import Run
 from servetune.cli.compare import as_json, share
 from servetune.cli.main import main
 from serving.errors import UserError
-from tests.support.compare_fixture import SCENARIO, launches
+from tests.support.compare_fixture import SCENARIO, compare, launches
 from tests.support.synthetic import ar1, failed, open_loop
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -15,15 +16,13 @@ from bench.accuracy.floor import (
     Paired,
     against_floor,
     against_margin,
-    certify,
     exact_share,
-    holm,
     items_needed,
     judge,
     paired,
 )
 from bench.accuracy.mean_test import ScoreSample, lower_bound, p_above, sample, upper_bound
-from bench.accuracy.sequential_test import EProcess, fails_at
+from bench.accuracy.sequential_test import EProcess
 
 
 def equal(n: int, right: int) -> Paired:
@@ -228,27 +227,15 @@ def test_a_margin_passes_a_small_change_and_fails_a_large_one() -> None:
     assert judge(against_margin(worse, 0.05)).outcome == "FAIL"
 
 
-def test_holm_by_hand() -> None:
-    assert holm({"a": 0.01, "b": 0.02, "c": 0.2}) == {"a": True, "b": True, "c": False}
-    assert holm({"a": 0.02, "b": 0.024, "c": 0.03}) == {"a": False, "b": False, "c": False}
-
-
-def test_many_finalists_at_the_floor_yield_a_false_certificate_at_most_one_time_in_twenty() -> None:
-    rng, wrong = np.random.default_rng(9), 0
-    for _ in range(120):
-        finalists = {}
-        for name in "abc":
-            losses, gains, both, neither = rng.multinomial(200, [0.06, 0.01, 0.44, 0.49])
-            base = np.array([1.0] * losses + [0.0] * gains + [1.0] * both + [0.0] * neither)
-            cand = np.array([0.0] * losses + [1.0] * gains + [1.0] * both + [0.0] * neither)
-            finalists[name] = Paired(cand, base)
-        wrong += "PASS" in certify(finalists, 0.9).values()
-    assert wrong <= 120 * allowed(0.05, 120)
-
-
 def drops(rng: np.random.Generator, loss: float, gain: float, n: int) -> np.ndarray:
     """d for a floor of 0.99 and a baseline right half of the time."""
     return rng.choice([-0.99, 1.0, 0.01, 0.0], size=n, p=[loss, gain, 0.5 - loss, 0.5 - gain])
+
+
+def fails_at(differences: Iterable[float]) -> int | None:
+    """After how many items the candidate is rejected, or None."""
+    process = EProcess()
+    return next((process.n for d in differences if process.add(d)), None)
 
 
 def test_the_sequential_test_rarely_rejects_a_candidate_at_the_floor_however_often_one_looks() -> None:

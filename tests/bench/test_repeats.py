@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.compare.comparison import compare
 from bench.metrics.statistics import percentile
 from bench.plan.expand import expand
 from bench.point import DRAWN, Load, Point, seed_of
@@ -20,6 +19,7 @@ from bench.traffic.arrivals import Times, planned
 from search.engine_evaluator import EngineEvaluator
 from search.result import TrialResult
 from serving.config import ServingConfig
+from tests.support.compare_fixture import compare
 from tests.support.sim_search import oracle
 from tests.support.synthetic import open_loop
 

@@ -15,7 +15,6 @@ from bench.metrics.statistics import (
     mser,
     order_interval,
     percentile,
-    upper_estimate,
 )
 from tests.support.synthetic import ar1
 
@@ -46,20 +45,6 @@ def test_floors_are_those_of_mlperf_early_stopping(q, n):
     from scipy.stats import binom
 
     assert binom.cdf(1, n, 1 - q) <= 0.01 < binom.cdf(1, n - 1, 1 - q)
-
-
-def test_upper_estimate_is_refused_at_661_and_is_the_maximum_at_662():
-    rng = np.random.default_rng(1)
-    values = rng.permutation(np.arange(662.0))
-    assert upper_estimate(values[:661], 0.99) is None
-    assert upper_estimate(values, 0.99) == 661.0
-
-
-def test_upper_estimate_is_rarely_below_the_true_percentile():
-    rng = np.random.default_rng(2)
-    truth = -math.log(0.1)
-    low = sum((upper_estimate(rng.exponential(size=300), 0.9) or 0) < truth for _ in range(1000))
-    assert low <= 22  # 1% of 1000, plus four standard deviations
 
 
 @pytest.mark.parametrize(("q", "n"), [(0.5, 30), (0.9, 100), (0.99, 700)])

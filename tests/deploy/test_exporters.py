@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from servetune.deploy.exporters import EXPORTERS, MANIFEST, render, write
 from servetune.deploy.exporters.canary import test_size as size_of_test
 from servetune.deploy.exporters.deployment import Deployment, Secret
-from servetune.deploy.exporters.safe import secrets_in
+from servetune.deploy.exporters.safe import SECRET_VALUE
 from servetune.deploy.exporters.vllm import arguments, serve
 from servetune.deploy.exporters.vllm import settings as settings_of
 from servetune.deploy.quoting import LABEL_LIMIT, dns_label, promql_string, yaml_text
@@ -127,12 +127,12 @@ def test_a_secret_stops_the_export(target: str, leak: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_no_output_holds_a_secret(target: str, name: str) -> None:
     for path, text in render(ALL[name], target, allow_undeployable=True).items():
-        assert secrets_in(text) == [], path
+        assert SECRET_VALUE.findall(text) == [], path
 
 
 def test_the_scan_finds_secrets() -> None:
-    assert secrets_in("token: hf_" + "x" * 30)
-    assert secrets_in("-----BEGIN RSA PRIVATE KEY-----")
+    assert SECRET_VALUE.search("token: hf_" + "x" * 30)
+    assert SECRET_VALUE.search("-----BEGIN RSA PRIVATE KEY-----")
 
 
 OPENINGS = {

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from bench.compare.comparison import compare
 from bench.metrics import METRICS, compute
 from bench.metrics.view import View
 from bench.plan.estimate import throughput_bound
@@ -39,6 +38,7 @@ from serving.config import ServingConfig
 from serving.costmodel import hardware, shapes
 from serving.engines.vllm import _arguments
 from serving.errors import UserError
+from tests.support.compare_fixture import compare
 from tests.support.export_fixture import PLAIN
 from tests.support.synthetic import closed_loop
 

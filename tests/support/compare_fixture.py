@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from bench.compare.comparison import Comparison, compare_all
 from bench.records.model import Run
 from serving.config import ServingConfig
 from tests.support.synthetic import closed_loop
@@ -33,3 +36,9 @@ def launches(
         made = ServingConfig(engine="sim", model="m", **config)
         out.append(replace(run, point=replace(run.point, config=made)))
     return out
+
+
+def compare(a: Sequence[Run], b: Sequence[Run], metric: str, **options: Any) -> Comparison:
+    """The claim about one metric; the runs of each side are repeats of one point."""
+    ((_, claim),), _ = compare_all(a, b, [metric], **options)
+    return claim

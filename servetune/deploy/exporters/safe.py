@@ -41,11 +41,6 @@ def check(deployment: Deployment) -> None:
         )
 
 
-def secrets_in(text: str) -> list[str]:
-    """Strings in a file that look like a secret itself; for the scan over every output."""
-    return SECRET_VALUE.findall(text)
-
-
 def _problems(deployment: Deployment) -> Iterator[str]:
     for name in deployment.flags:
         if not FLAG.fullmatch(name):
