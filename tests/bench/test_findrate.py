@@ -21,8 +21,8 @@ from bench.findrate.find import find_rate
 from bench.findrate.rates import RateStanding, bracket, capacity_estimate, contradiction, next_rate
 from bench.point import Load
 from bench.records.model import Judgement, Reason, RequestError, Run
+from bench.records.study import finite
 from bench.scenario.slo import parse
-from servetune.cli.json_output import _finite
 from servetune.report import rate_table
 from serving.config import ServingConfig
 from serving.engine import Endpoint
@@ -238,7 +238,7 @@ def test_what_no_test_can_show_is_refused(slos: list) -> None:  # type: ignore[t
 
 def test_json_and_table(searches: list[simulation.Outcome]) -> None:
     found = next(one.found for one in searches if one.found.verdict == "ok")
-    data = json.loads(json.dumps(_finite(as_json(found))))
+    data = json.loads(json.dumps(finite(as_json(found))))
     assert data["interval"][0] == data["rate_per_s"]
     assert data["slos"] == ["ttft:p99<=500ms"]
     assert {"rate_per_s", "decision", "requests", "over_limit", "seconds"} <= set(data["probes"][0])

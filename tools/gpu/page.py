@@ -26,6 +26,7 @@ from bench.result import PointResult, outcomes
 from bench.scenario.scenariofile import load
 from search.result import key_of
 from servetune.report import labels
+from servetune.report.marks import RANK_MARK
 from servetune.report.ranking import Candidate, job_name, jobs, push
 
 SHOWN = (
@@ -101,7 +102,7 @@ def row(one: Candidate, names: Sequence[str]) -> tuple[str, ...]:
     figures = [labels.candidate_figure(one, name, METRICS[name].unit) for name in SHOWN]
     # Of one repeat: what binds is a sentence, and has no median.
     bound = utilization.binds(one.outcomes[0].metrics) or "–"
-    return (labels.config_text(one.config, names), place(one), labels.MARKS[one.standing], *figures, bound)
+    return (labels.config_text(one.config, names), place(one), RANK_MARK[one.standing], *figures, bound)
 
 
 def place(one: Candidate) -> str:
