@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -63,15 +64,21 @@ def main() -> int:
         else sample(_files(options.only or TARGETS), options.n, options.seed)
     )
     done: list[Mutant] = []
+    for ending in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # ended early, also in a shell's background: the report is of what was tried
+        signal.signal(ending, signal.default_int_handler)
     try:
         for mutant in _tried(mutants, options.file_s):
             done.append(mutant)
             print(f"{len(done)}/{len(mutants)} {mutant.status} {mutant.path}:{mutant.line} "
                   f"{mutant.operator} ({mutant.seconds:.0f} s) {mutant.by}", file=sys.stderr)  # fmt: skip
-    finally:
-        report = summary(done, options.seed)
-        if options.json:
-            options.json.write_text(json.dumps(report, indent=1))
+    except KeyboardInterrupt:
+        print(f"ended after {len(done)} of {len(mutants)}", file=sys.stderr)
+    report = summary(done, options.seed)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1))
     print(_shown(report))
     return int(report["survivor_rate"] > options.allow)
 

@@ -143,6 +143,17 @@ def test_a_task_that_was_not_answered_is_missing() -> None:
     assert "no item was answered on both sides" in found(elsewhere, task(BASE))["facts"].note
 
 
+def test_what_the_baselines_engine_cannot_give_is_said() -> None:
+    base = evaluation(task(BASE), refused={"text": "no echo", "repeats": "no seeds"})
+    lacking = [
+        (c.name, c.verdict, c.note)
+        for c in claims(evaluation(task(BASE)), base, SETTINGS)
+        if c.effect is None
+    ]
+    assert [name for name, _, _ in lacking][:2] == ["text", "repeats"]
+    assert lacking[0][1:] == ("INCONCLUSIVE", "the baseline's engine cannot give it: no echo")
+
+
 def test_the_sequential_test_ends_in_a_fail_with_the_figures_so_far() -> None:
     claim = found(task(WORSE, rejected_at=40), task(BASE))["facts"]
     assert (claim.verdict, claim.n) == ("FAIL", 1500)
