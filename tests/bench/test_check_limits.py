@@ -437,9 +437,9 @@ def test_other_processes_on_the_gpu(count: int, text: str | None) -> None:
 
 
 def test_the_quantile_that_is_furthest_off_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fifth of the server's is further off than one and a half times it; without a server's figure nothing is."""
+    """A fifth of the server's is further off than 1.7 times it; without a server's figure nothing is."""
     pairs = [
-        Pair("TTFT", "p50", 0.75, 0.4, 0.6),
+        Pair("TTFT", "p50", 0.85, 0.4, 0.6),
         Pair("E2E", "p90", 0.1, 0.4, 0.6),
         Pair("TPOT", "p50", 0.9, 0.0, 0.0),
     ]
