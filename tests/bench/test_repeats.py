@@ -18,7 +18,6 @@ from bench.scenario.scenariofile import load as read
 from bench.traffic.arrivals import Times, planned
 from search.engine_evaluator import EngineEvaluator
 from search.result import TrialResult
-from serving.config import ServingConfig
 from tests.support.compare_fixture import compare
 from tests.support.sim_search import oracle
 from tests.support.synthetic import open_loop
@@ -158,14 +157,24 @@ def test_rounds_of_a_final_draw_anew_and_alike(tmp_path: Path, monkeypatch: pyte
     drawn = [replace(load, arrivals="poisson", rate_per_s=5.0, concurrency=None) for load in made.loads()]
     asked: list[tuple[Point, ...]] = []
 
-    def look(self: EngineEvaluator, settings: object, config: ServingConfig, fidelity: str, points: tuple[Point, ...],
-             **more: object) -> None:  # fmt: skip
-        asked.append(points)
+    def measure(
+        self: EngineEvaluator,
+        settings: object,
+        config: object,
+        fidelity: str,
+        points: list[Point],
+        *more: object,
+    ) -> list[TrialResult]:
+        asked.append(tuple(points))
+        return []
 
     monkeypatch.setattr(EngineEvaluator, "loads", lambda self: drawn)
-    monkeypatch.setattr(EngineEvaluator, "_look", look)
+    monkeypatch.setattr(EngineEvaluator, "_measure", measure)
     one, two = {"engine": "sim", "quantization": "none"}, {"engine": "sim", "quantization": "fp8"}
-    made.measure(one, "full")
+    made.scenario = made.scenario.model_copy(
+        update={"search": made.scenario.search.model_copy(update={"screen_share": 1.0})}
+    )
+    made.evaluate(one, lambda screen: True)
     for settings in (one, two, two, one):
         made.confirm(settings)
     seeds = [{p.seed for p in points} for points in asked]
@@ -176,5 +185,5 @@ def test_rounds_of_a_final_draw_anew_and_alike(tmp_path: Path, monkeypatch: pyte
     made.recall(
         [TrialResult(one, "confirm", 1.0), TrialResult(two, "confirm", 1.0), TrialResult(two, "confirm", 1.0)]
     )
-    made.measure(one, "confirm")
+    made.confirm(one)
     assert asked[-1] == asked[-2], "the second round of one"

@@ -218,19 +218,6 @@ def test_loads_that_were_tried_whole_are_not_tried_again_and_a_part_of_them_coun
     assert robust._held(made, FP8) == {"more": calm}
 
 
-def test_when_all_fall_the_default_stands_if_it_keeps_its_promises(tmp_path: Path) -> None:
-    for by, winner in ((-1.0, True), (0.1, False)):
-        made = loop(tmp_path / str(winner), 1)
-        base = Finalist(BASE, tuple(confirmed(BASE, 1.0, by=by)), None)
-        best = finalist(FP8, 1.0, gain=(0.3, 0.2, 0.4))
-        fails = {"more": TrialResult(FP8, "stress", None, failure="crash", detail="gone")}
-        calm = {"more": looked(BASE, 1.0, "stress")}
-        tries = {key_of(FP8): fails, key_of(BASE): calm}
-        made.oracle = SimpleNamespace(stressed=lambda s, like, tries=tries: tries[key_of(s)], measure=None)  # type: ignore[assignment]
-        settled = robust.settle(made, SearchResult(best, base, (base, best), 3, 0.5))
-        assert (settled.winner is base) == winner
-
-
 # --- rounds on a known oracle ---------------------------------------------------------------------
 
 

@@ -230,9 +230,9 @@ def test_a_default_is_looked_at_in_full_and_others_when_they_are_promoted(tmp_pa
     loop = made(tmp_path)
     study: Any = loop.study
     study.tell = lambda number, outcome: None
-    oracle: Any = loop.oracle
+    evaluator: Any = loop.evaluator
     for number, seqs in enumerate((4, 8)):
         settings: Settings = {"engine": "one", "max_num_seqs": seqs}
         loop.log.append("asked", trial=number, settings=settings, params={}, unix_s=0.0)
         loop._look(number, settings, history)
-    assert [fidelity for _, fidelity in oracle.seen] == ["screen", "full", "screen"]
+    assert [fidelity for _, fidelity in evaluator.seen] == ["screen", "full", "screen"]

@@ -135,7 +135,13 @@ def test_an_interrupted_trial_is_tried_once_more_then_lost(tmp_path: Path) -> No
 def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path) -> None:
     draw, total = random.Random(5), 14
     kept: list[str] = []
-    command = [sys.executable, str(ROOT / "tests" / "search_fixture.py"), str(tmp_path), str(total), "0.05"]
+    command = [
+        sys.executable,
+        str(ROOT / "tests" / "support" / "search_fixture.py"),
+        str(tmp_path),
+        str(total),
+        "0.05",
+    ]
     (tmp_path / "study.jsonl").touch()
     for _ in range(8):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
