@@ -31,6 +31,13 @@ class Llm:
     dies_after: int | None = None
     silent_after: int | None = None
     refuses: str = ""
+    usage: bool = True
+    later: tuple[int, str | None] | None = None
+    """Every third request is refused at its first try with this status and Retry-After."""
+    thinks: str = ""
+    """What it thinks before it answers, in the field of its own; `null`: and then says nothing."""
+    null: bool = False
+    turned_away: set[str] = field(default_factory=set)
     asked: list[dict[str, Any]] = field(default_factory=list)
     busy: int = 0
     most_at_once: int = 0
@@ -76,15 +83,24 @@ class _Handler(BaseHTTPRequestHandler):
                 llm.stopping.wait(30)
                 return
             time.sleep(llm.delay_s)
+            key = json.dumps(body, sort_keys=True)
+            if llm.later and number % 3 == 0 and key not in llm.turned_away:
+                llm.turned_away.add(key)
+                self._send(llm.later[0], {"error": "later"}, llm.later[1])
+                return
             status, answer = _answer(llm, body, "chat" in self.path)
         finally:
             with llm.lock:
                 llm.busy -= 1
+        if not llm.usage:
+            answer.pop("usage", None)
         self._send(status, answer)
 
-    def _send(self, status: int, answer: dict[str, Any]) -> None:
+    def _send(self, status: int, answer: dict[str, Any], retry_after: str | None = None) -> None:
         data = json.dumps(answer).encode()
         self.send_response(status)
+        if retry_after is not None:
+            self.send_header("Retry-After", retry_after)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -106,6 +122,11 @@ def _answer(llm: Llm, body: dict[str, Any], chat: bool) -> tuple[int, dict[str, 
         text = json.dumps(whole) if llm.schema else "sure"
     text = text.split(body["stop"][0])[0] if body.get("stop") else text
     made = {"message": {"content": text}} if chat else {"text": text}
+    if chat and llm.thinks:
+        said = None if llm.null else text
+        made = {"message": {"content": said, "reasoning_content": llm.thinks}}
+    elif chat and llm.null:
+        made = {"message": {"content": None}}
     count = len(words(prompts[0])) + llm.extra_tokens
     usage = {"prompt_tokens": count, "completion_tokens": len(words(text))}
     return 200, {"choices": [{"index": 0, "finish_reason": "stop", **made}], "usage": usage}

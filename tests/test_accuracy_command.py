@@ -22,6 +22,7 @@ def test_evaluate_twice_and_gate(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "score": 1.0,
         "items": 120,
         "errors": 0,
+        "unanswered": 0,
         "chance": 0.25,
         "rejected_at": None,
     }

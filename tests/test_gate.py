@@ -187,18 +187,29 @@ def test_a_baseline_that_guesses_supports_no_pass(tmp_path: Path) -> None:
     assert "above chance" in facts.note
 
 
-def test_failed_requests_count_against_the_candidate_and_disqualify_a_baseline(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        ("http_status: 400: too long", "FAIL"),
+        ("http_status: 500: broken", "INCONCLUSIVE"),
+        ("http_status: 429: later", "INCONCLUSIVE"),
+        ("timeout: ReadTimeout", "INCONCLUSIVE"),
+        ("connection: ConnectError: refused", "INCONCLUSIVE"),
+    ],
+)
+def test_a_prompt_refused_counts_against_the_candidate_and_one_lost_on_its_way_does_not(
+    tmp_path: Path, error: str, verdict: str
+) -> None:
     base, _ = half_right()
     whole = result("facts", base)
     broken = {
-        i: replace(s, value=0.0, error="http_status: 500") if int(i) % 3 == 0 else s
-        for i, s in whole.scored.items()
+        i: replace(s, value=0.0, error=error) if int(i) % 3 == 0 else s for i, s in whole.scored.items()
     }
     a = evaluation(tmp_path / "a", whole)
     b = evaluation(tmp_path / "b", replace(whole, scored=broken))
     (forward,) = [c for c in claims(b, a, Accuracy()) if c.name == "facts"]
-    assert forward.verdict == "FAIL"
-    assert "500 requests of the candidate failed" in forward.note
+    assert forward.verdict == verdict
+    assert error[:16] in forward.note
     (backward,) = [c for c in claims(a, b, Accuracy()) if c.name == "facts"]
     assert backward.verdict == "INCONCLUSIVE"
     assert "baseline items failed" in backward.note

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from bench.accuracy.client import AskError, Client
 from bench.accuracy.journal import Entry, Journal
+from bench.accuracy.limits import LATER, Backoff
 from bench.accuracy.task import Answer, Ask, Item, Pass, Task, prompt_hash
 
 RETRIES_S = (0.2, 1.0)
@@ -51,9 +52,10 @@ async def ask_all(
     watch: Tells,
     scored: Callable[[Item, tuple[Answer, ...]], bool],
     alive: Callable[[], bool] | None,
+    backoff: Backoff,
 ) -> int:
     """Requests sent. `scored` is told each item and may end the round by answering True. Halt: see there."""
-    line = _Line(client, alive, users)
+    line = _Line(client, alive, users, backoff)
     waiting = iter(work.items)
     started = told = time.monotonic()
     stop = False
@@ -104,13 +106,17 @@ async def ask_all(
 class _Line:
     """Requests with retries; counts how long nobody has answered."""
 
-    def __init__(self, client: Client, alive: Callable[[], bool] | None, users: int) -> None:
+    def __init__(
+        self, client: Client, alive: Callable[[], bool] | None, users: int, backoff: Backoff
+    ) -> None:
         self._client, self._alive, self._patience = client, alive, max(3, users)
+        self._backoff = backoff
         self.sent = 0
         self._timeouts = 0
 
     async def ask(self, ask: Ask) -> Answer:
-        for wait in (*RETRIES_S, None):
+        waits, refused = iter(RETRIES_S), 0
+        while True:
             try:
                 self.sent += 1
                 answer = await self._client.ask(ask)
@@ -118,10 +124,15 @@ class _Line:
                 self._timeouts = self._timeouts + 1 if error.kind == "timeout" else 0
                 if self._timeouts >= self._patience:
                     raise Halt(f"{self._timeouts} requests in a row timed out", silent=True) from error
-                if not error.gone:
+                if not error.gone and error.status not in LATER:
                     raise
                 if self._alive is not None and not self._alive():
                     raise Halt(f"the server died: {error}", silent=False) from error
+                if error.status in LATER:
+                    wait = self._backoff.wait_s(error, refused)
+                    refused += 1
+                else:
+                    wait = next(waits, None)
                 if wait is None:
                     if error.status is None:
                         raise Halt(
@@ -131,8 +142,8 @@ class _Line:
                 await asyncio.sleep(wait)
             else:
                 self._timeouts = 0
+                self._backoff.passed()
                 return answer
-        raise AssertionError("unreachable")
 
 
 def _first(group: BaseExceptionGroup[Halt]) -> Halt:

@@ -113,9 +113,10 @@ def spot_check(
             i
             for i in first.scored
             if other and i in other.scored and first.scored[i].prompt == other.scored[i].prompt
+            if not any(s.error or s.unanswered for s in (first.scored[i], other.scored[i]))
         ]
         if other is None or not both:
-            claims.append(missing("Stability", f"spot check: {name}", "no items in common"))
+            claims.append(missing("Stability", f"spot check: {name}", "no items answered on both sides"))
             continue
         changed = sum(first.scored[i].choice != other.scored[i].choice for i in both)
         low, high = exact_share(changed, len(both), confidence)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
 from bench.accuracy.task import Answer, Ask
+from bench.accuracy.thinking import parted
 from bench.load.deadline import first_within_s
 from serving import wire
 from serving.engine import Endpoint
@@ -15,11 +18,18 @@ from serving.keys import authorization, masked
 
 
 class AskError(Exception):
-    """One request without a usable answer. `gone`: the connection failed, so the server may be dead."""
+    """One request without a usable answer. `gone`: the connection failed, so the server may be dead.
 
-    def __init__(self, kind: str, detail: str, *, gone: bool = False, status: int | None = None) -> None:
+    retry_after_s: how long to wait, where the server says
+    """
+
+    def __init__(
+        self, kind: str, detail: str, *, gone: bool = False, status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(f"{kind}: {detail}")
         self.kind, self.detail, self.gone, self.status = kind, detail, gone, status
+        self.retry_after_s = retry_after_s
 
 
 class Client:
@@ -66,6 +76,7 @@ class Client:
                 f"{response.status_code}: {self._words(response.content)}",
                 gone=response.status_code >= 500,
                 status=response.status_code,
+                retry_after_s=retry_after_s(response.headers.get("retry-after")),
             )
         return reply_of(response.content)
 
@@ -106,31 +117,44 @@ def body(ask: Ask) -> dict[str, Any]:
 
 def read(ask: Ask, reply: Mapping[str, Any]) -> Answer:
     """The Answer in a server's reply. ValueError where it contradicts itself."""
-    usage = reply.get("usage") or {}
-    counted = (
-        wire.count(usage.get("prompt_tokens"), "usage.prompt_tokens") or 0,
-        wire.count(usage.get("completion_tokens"), "usage.completion_tokens") or 0,
-    )
+    came, went = _counted(reply.get("usage"))
     choices = sorted(reply["choices"], key=lambda choice: choice.get("index", 0))
     if ask.kind in ("generate", "chat"):
         first = choices[0]
-        text = (first["message"]["content"] if ask.kind == "chat" else first["text"]) or ""
+        said, thought = _said(first["message"]) if ask.kind == "chat" else (first["text"] or "", "")
         finish = first.get("finish_reason")
-        if not isinstance(text, str) or not isinstance(finish, str | None):
+        if not isinstance(said, str) or not isinstance(finish, str | None):
             raise TypeError("text or finish_reason is no text")
-        return Answer(*counted, text=wire.text(text), finish=finish and wire.text(finish))
+        inline, answer = parted(wire.text(said))
+        return Answer(came, went, answer, wire.text(thought) + inline, finish and wire.text(finish))
     parts = [_prompt_part(choice) for choice in choices]
-    if sum(len(tokens) for tokens, _, _ in parts) != counted[0]:
-        raise ValueError(f"{[len(p[0]) for p in parts]} log-probabilities for {counted[0]} prompt tokens")
+    if came is not None and sum(len(tokens) for tokens, _, _ in parts) != came:
+        raise ValueError(f"{[len(p[0]) for p in parts]} log-probabilities for {came} prompt tokens")
     if ask.kind == "score":
         tokens, values, tops = parts[0]
-        return Answer(counted[0], tokens=tokens, logprobs=values, tops=tops)
+        return Answer(came, 0, tokens=tokens, logprobs=values, tops=tops)
     if len(parts) != len(ask.choices):
         raise ValueError(f"{len(parts)} answers to {len(ask.choices)} prompts")
     tails = [tail(p[0], p[1], choice) for p, choice in zip(parts, ask.choices, strict=True)]
-    return Answer(
-        counted[0], logliks=tuple(value for value, _ in tails), sizes=tuple(size for _, size in tails)
-    )
+    return Answer(came, 0, logliks=tuple(value for value, _ in tails), sizes=tuple(size for _, size in tails))
+
+
+def _counted(usage: object) -> tuple[int | None, int | None]:
+    """Prompt and output tokens by the usage; None for what it does not say: no prompt has 0 tokens."""
+    told = usage or {}
+    if not isinstance(told, Mapping):
+        raise TypeError("usage is no object")
+    came = wire.count(told.get("prompt_tokens"), "usage.prompt_tokens")
+    return came or None, wire.count(told.get("completion_tokens"), "usage.completion_tokens")
+
+
+def _said(message: Mapping[str, Any]) -> tuple[object, str]:
+    """Answer and thinking of a chat message; content may be null, a text, or parts."""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("text"))
+    thought = message.get("reasoning_content") or message.get("reasoning") or ""
+    return content or message.get("refusal") or "", thought if isinstance(thought, str) else ""
 
 
 def tail(tokens: tuple[str, ...], values: tuple[float | None, ...], choice: str) -> tuple[float, int]:
@@ -170,3 +194,19 @@ def _prompt_part(
 def _is_logprob(value: object) -> bool:
     """A number up to 0 (rounding apart); minus infinity too, as 1e999 reads."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value <= 1e-6
+
+
+def retry_after_s(header: str | None, now: datetime | None = None) -> float | None:
+    """Seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3); None for neither."""
+    if not header:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            at = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        seconds = (at - (now or datetime.now(UTC))).total_seconds()
+    return max(0.0, seconds) if seconds == seconds else None

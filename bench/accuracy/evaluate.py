@@ -16,12 +16,14 @@ from bench.accuracy import journal
 from bench.accuracy.asking import GRACE_S, Halt, Round, ask_all
 from bench.accuracy.client import Client
 from bench.accuracy.journal import Entry, Journal
+from bench.accuracy.limits import Backoff
 from bench.accuracy.lmeval import HarnessError, LmEvalTask
 from bench.accuracy.preflight import preflight
-from bench.accuracy.result import Evaluation, Scored, TaskResult, save_head, save_scores
+from bench.accuracy.result import Evaluation, Scored, TaskResult, save_head, save_scores, total
 from bench.accuracy.sequential import Sequential
 from bench.accuracy.settings import Accuracy
 from bench.accuracy.task import Item, Pass, Task, drawn, prompt_hash
+from bench.accuracy.thinking import unanswered
 from serving.engine import Endpoint
 from serving.errors import Failure, FailureKind, UserError
 
@@ -63,6 +65,7 @@ class _Job:
     baseline: Evaluation | None
     alpha: float
     ends: float | None
+    backoff: Backoff = field(default_factory=Backoff)
     notes: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -106,7 +109,7 @@ def evaluate(
     results: dict[str, TaskResult] = {}
     ending = "interrupted"
     try:
-        found = preflight(endpoint, tasks, settings.request_timeout_s)
+        found = preflight(endpoint, tasks, settings.request_timeout_s, job.backoff)
         job.notes.extend(found.notes)
         job.refused.update(refused or {})
         job.refused.update({task.name: why for task in tasks if (why := found.refusal(task))})
@@ -119,6 +122,8 @@ def evaluate(
     except Halt as halt:
         made, ending = replace(made, failure=_why(halt, life)), "failed"
     finally:
+        if job.backoff.waits:
+            job.notes.append(f"the server said `later` (429 or 503) {job.backoff.waits} times; asked again")
         notes, seconds = tuple(dict.fromkeys(job.notes)), time.monotonic() - started
         made = replace(made, tasks=results, notes=notes, seconds=seconds)
         save_head(made, about, kept, ending)
@@ -228,7 +233,9 @@ def _one_pass(
             job.endpoint, concurrency=users, timeout_s=job.settings.request_timeout_s
         ) as client:
             with Journal(job.folder / f"{task.name}.jsonl") as log:
-                return await ask_all(client, work, users, log, job.watch, sequential.add, job.life.alive)
+                return await ask_all(
+                    client, work, users, log, job.watch, sequential.add, job.life.alive, job.backoff
+                )
 
     return asyncio.run(ask())
 
@@ -255,9 +262,12 @@ def scores(task: Task, items: Sequence[Item], folder: Path, rejected_at: int | N
         answers = {name: entries[name].answers for name in names}
         score = task.score(item, answers)
         flat = [answer for given in answers.values() for answer in given]
+        asked = task.asks(item) * len(names)
+        mute = "" if task.measures == "tripwire" else unanswered(asked, flat, task.measures)
         scored[item.id] = Scored(
-            score.value, score.choice, asks, sum(a.input_tokens for a in flat),
-            sum(a.output_tokens for a in flat), item.cluster, any(a.finish == "length" for a in flat),
+            0.0 if mute else score.value, score.choice, asks, total([a.input_tokens for a in flat]),
+            total([a.output_tokens for a in flat]), item.cluster, any(a.finish == "length" for a in flat),
+            unanswered=mute,
         )  # fmt: skip
     return TaskResult(task.name, task.measures, task.chance, scored, rejected_at)
 

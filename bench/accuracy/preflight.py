@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from bench.accuracy.asking import Halt
 from bench.accuracy.client import AskError, Client
+from bench.accuracy.limits import Asks, Backoff, Patient
 from bench.accuracy.stability import SCHEMA, valid
-from bench.accuracy.task import Ask, Need, Task
+from bench.accuracy.task import Answer, Ask, Need, Task
 from serving.engine import Endpoint
 
 TEXT = "The capital of France is the city of Paris, which lies on the river Seine."
@@ -45,7 +46,9 @@ class Findings:
         return "; ".join(why) or None
 
 
-def preflight(endpoint: Endpoint, tasks: Iterable[Task], timeout_s: float = 120.0) -> Findings:
+def preflight(
+    endpoint: Endpoint, tasks: Iterable[Task], timeout_s: float = 120.0, backoff: Backoff | None = None
+) -> Findings:
     """Tries every need of the tasks once, one request at a time. Halt when nobody answers at all."""
     wanted = sorted({need for task in tasks for need in task.needs})
 
@@ -55,7 +58,7 @@ def preflight(endpoint: Endpoint, tasks: Iterable[Task], timeout_s: float = 120.
         async with Client(endpoint, concurrency=1, timeout_s=timeout_s) as client:
             for need in wanted:
                 try:
-                    notes += await _try(client, need)
+                    notes += await _try(Patient(client, backoff or Backoff()), need)
                 except AskError as error:
                     if error.kind == "timeout":
                         raise Halt(f"no answer to a first request: {error}", silent=True) from error
@@ -67,7 +70,7 @@ def preflight(endpoint: Endpoint, tasks: Iterable[Task], timeout_s: float = 120.
     return asyncio.run(all_of_them())
 
 
-async def _try(client: Client, need: Need) -> tuple[str, ...]:
+async def _try(client: Asks, need: Need) -> tuple[str, ...]:
     short = {"max_tokens": 4, "temperature": 0.0}
     if need == Need.PROMPT_LOGPROBS:
         return await _log_probabilities(client)
@@ -88,12 +91,12 @@ async def _try(client: Client, need: Need) -> tuple[str, ...]:
 
 
 def _some(answer: object) -> None:
-    text, tokens = getattr(answer, "text", ""), getattr(answer, "output_tokens", 0)
-    if not text and not tokens:
+    said = isinstance(answer, Answer) and (answer.text or answer.reasoning or answer.output_tokens)
+    if not said:
         raise AskError("empty", "the answer has no text")
 
 
-async def _log_probabilities(client: Client) -> tuple[str, ...]:
+async def _log_probabilities(client: Asks) -> tuple[str, ...]:
     """Whole, one for each prompt token, for several prompts at once, and the same when asked again."""
     first = await client.ask(Ask("score", TEXT, top=5))
     if len(first.tokens) < 8:

@@ -46,12 +46,15 @@ def show(made: Evaluation) -> None:
 
     console = Console()
     table = Table(box=None, pad_edge=False)
-    for heading in ("task", "measures", "score", "by chance", "items", "failed"):
+    for heading in ("task", "measures", "score", "by chance", "items", "failed", "not answered"):
         table.add_column(heading, justify="left" if heading in ("task", "measures") else "right")
     for task in made.tasks.values():
         mean = "-" if task.mean is None else f"{task.mean:.1%}"
         chance = f"{task.chance:.0%}" if task.chance else ""
-        table.add_row(task.name, task.measures, mean, chance, f"{len(task.scored):,}", str(task.errors or ""))
+        table.add_row(
+            task.name, task.measures, mean, chance, f"{len(task.scored):,}", str(task.errors or ""),
+            str(task.unanswered or ""),
+        )  # fmt: skip
     console.print(table)
     for name, why in made.refused.items():
         console.print(f"[yellow]refused:[/] {escape(name)}: {escape(why)}", highlight=False)
@@ -71,7 +74,8 @@ def as_json(made: Evaluation) -> dict[str, Any]:
     return {
         "folder": str(made.folder),
         "tasks": {
-            t.name: {"score": t.mean, "items": len(t.scored), "errors": t.errors, "chance": t.chance,
+            t.name: {"score": t.mean, "items": len(t.scored), "errors": t.errors,
+                     "unanswered": t.unanswered, "chance": t.chance,
                      "rejected_at": t.rejected_at}
             for t in made.tasks.values()
         },

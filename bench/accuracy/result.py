@@ -8,7 +8,8 @@ evaluation.json       what was asked of which server, with which settings; how i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,32 @@ from bench.accuracy.task import Measures
 from serving.errors import BrokenRunError, Failure, FailureKind
 
 SCHEMA = 1
+REFUSED = re.compile(r"http_status: (400|413|422)\b")
+"""Errors with which a server refuses the prompt itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One item: `value` in [0, 1]; an `error` scores 0. `cut`: the answer ended at its token limit."""
+    """One item: `value` in [0, 1]; an `error` scores 0, and so does what was not answered.
+
+    `cut`: the answer ended at its token limit. `unanswered`: why there is no answer to score. Tokens are
+    None where the server tells none.
+    """
 
     value: float
     choice: str
     prompt: str
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: int | None = 0
+    output_tokens: int | None = 0
     cluster: str = ""
     cut: bool = False
     error: str = ""
+    unanswered: str = ""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the request failed on its way; a prompt that the server refuses is its own failure."""
+        return bool(self.error) and not REFUSED.match(self.error)
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,14 @@ class TaskResult:
     @property
     def errors(self) -> int:
         return sum(bool(s.error) for s in self.scored.values())
+
+    @property
+    def lost(self) -> int:
+        return sum(s.lost for s in self.scored.values())
+
+    @property
+    def unanswered(self) -> int:
+        return sum(bool(s.unanswered) for s in self.scored.values())
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,12 @@ class Evaluation:
     def rejected(self) -> str | None:
         """The task whose sequential test has rejected this configuration, or None."""
         return next((t.name for t in self.tasks.values() if t.rejected_at is not None), None)
+
+
+def total(tokens: Sequence[int | None]) -> int | None:
+    """The sum; None where one is not known."""
+    known = [count for count in tokens if count is not None]
+    return sum(known) if len(known) == len(tokens) else None
 
 
 def save_scores(folder: Path, result: TaskResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,9 @@ PART: dict[Measures, Part] = {
     "accuracy": "Accuracy", "stability": "Stability", "security": "Security", "tripwire": "Accuracy",
 }  # fmt: skip
 MOST_ERRORS = 0.01
-"""Share of the baseline's items that may have failed before a comparison with it means nothing."""
+"""Share of either side's items that may have failed on their way before a comparison means nothing."""
+MOST_UNANSWERED = 0.10
+"""Share of either side's items that may have no answer to score before scores mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ def claims(
 
 
 def pairing(candidate: TaskResult, baseline: TaskResult) -> Pairing:
-    """Items that both were asked; those the baseline's server failed on are left out."""
-    both = [i for i, s in baseline.scored.items() if i in candidate.scored and not s.error]
+    """Items that both were asked; those that the baseline failed on or did not answer are left out."""
+    answered = [i for i, s in baseline.scored.items() if not s.error and not s.unanswered]
+    both = [i for i in answered if i in candidate.scored]
     same = tuple(i for i in both if candidate.scored[i].prompt == baseline.scored[i].prompt)
     return Pairing(candidate, baseline, same, len(both) - len(same))
 
@@ -75,6 +79,9 @@ def _task(base: TaskResult, candidate: Evaluation, settings: Accuracy, family: i
         why = candidate.refused.get(base.name)
         why = f"the engine cannot give it: {why}" if why else "the candidate was not evaluated on it"
         return [missing(part, base.name, why)]
+    unheard = _unheard(base, other)
+    if unheard:
+        return [missing(part, base.name, unheard)]
     if other.rejected_at is not None:
         return [
             replace(
@@ -90,18 +97,53 @@ def _task(base: TaskResult, candidate: Evaluation, settings: Accuracy, family: i
         ]  # fmt: skip
     if not both.items:
         return [missing(part, base.name, "no item was answered on both sides")]
-    if base.errors > MOST_ERRORS * len(base.scored):
-        return [
-            missing(
-                part, base.name, f"{base.errors} of {len(base.scored)} baseline items failed: {_error(base)}"
-            )
-        ]
-    found = [_value(both, settings, family)]
-    if other.errors:
-        note = f"{other.errors} requests of the candidate failed and count as wrong: {_error(other)}"
-        found[0] = replace(found[0], note="; ".join(x for x in (found[0].note, note) if x))
+    found = [_with_lost(both, settings, family)]
+    refused = other.errors - other.lost
+    said = [f"{refused} prompts were refused by the candidate and count as wrong: {_error(other)}"] * (
+        refused > 0
+    )
+    if other.unanswered:
+        said.append(f"{other.unanswered} were not answered by the candidate and count as wrong")
+    found[0] = replace(found[0], note="; ".join(x for x in (found[0].note, *said) if x))
     length = _output_length(both, settings) if base.measures == "accuracy" else None
     return [*found, length] if length else found
+
+
+def _unheard(base: TaskResult, other: TaskResult) -> str:
+    """Why the two sides cannot be compared: too much was lost on its way or not answered. Empty: they can."""
+    if base.errors > MOST_ERRORS * len(base.scored):
+        return f"{base.errors} of {len(base.scored)} baseline items failed: {_error(base)}"
+    if other.lost > MOST_ERRORS * len(other.scored):
+        return (
+            f"{other.lost} requests of the candidate failed of {len(other.scored)}, which says nothing of "
+            f"its answers: {_error(other)}"
+        )
+    for side, whose in ((base, "baseline"), (other, "candidate")):
+        if side.unanswered > MOST_UNANSWERED * len(side.scored):
+            why = Counter(s.unanswered for s in side.scored.values() if s.unanswered).most_common(1)[0][0]
+            hint = "give it room to end (max_tokens) or switch it off" if "think" in why else "see its folder"
+            return (
+                f"{side.unanswered} of {len(side.scored)} items not answered by the {whose} ({why}): {hint}"
+            )
+    return ""
+
+
+def _with_lost(both: Pairing, settings: Accuracy, family: int) -> Claim:
+    """The claim where a few requests of the candidate were lost on their way.
+
+    PASS holds if each of them was wrong, FAIL if none is counted; else INCONCLUSIVE.
+    """
+    as_wrong = _value(both, settings, family)
+    kept = tuple(i for i in both.items if not both.candidate.scored[i].lost)
+    lost = len(both.items) - len(kept)
+    if not lost or not kept:
+        return as_wrong
+    note = f"{lost} requests of the candidate failed on their way: {_error(both.candidate)}"
+    if as_wrong.verdict == "PASS":
+        return replace(as_wrong, note=f"{as_wrong.note}; {note}; they count as wrong")
+    without = _value(replace(both, items=kept), settings, family)
+    verdict: Outcome = "FAIL" if without.verdict == "FAIL" else "INCONCLUSIVE"
+    return replace(without, verdict=verdict, note=f"{without.note}; {note}; they are left out")
 
 
 def _value(both: Pairing, settings: Accuracy, family: int) -> Claim:
@@ -124,6 +166,12 @@ def _value(both: Pairing, settings: Accuracy, family: int) -> Claim:
                 "INCONCLUSIVE",
                 f"{note}; the baseline is not above chance here, so a floor says nothing",
             )
+    elif verdict == "PASS" and not above_chance(both.baseline, settings.confidence):
+        # Nothing can be lost of what the baseline does not show.
+        verdict, note = (
+            "INCONCLUSIVE",
+            f"{note}; the baseline does not show this: it cannot be lost",
+        )
     return Claim(
         PART[kind], both.baseline.name, verdict, found.effect - shift,
         (found.low - shift, found.high - shift), limit, unit, found.n, found.needed, note,
@@ -153,8 +201,23 @@ def _output_length(both: Pairing, settings: Accuracy) -> Claim | None:
     """
     from scipy.stats import t
 
-    ours = np.array([both.candidate.scored[i].output_tokens for i in both.items], dtype=float)
-    theirs = np.array([both.baseline.scored[i].output_tokens for i in both.items], dtype=float)
+    sides = [[side.scored[i] for i in both.items] for side in (both.candidate, both.baseline)]
+    told = [
+        (mine.output_tokens, its.output_tokens)
+        for mine, its in zip(*sides, strict=True)
+        if mine.output_tokens is not None and its.output_tokens is not None and not mine.error
+    ]
+    if len(told) < len(both.items) / 2:
+        part, name = PART[both.baseline.measures], f"{both.baseline.name}: output length"
+        silent = [
+            whose
+            for whose, side in zip(("candidate", "baseline"), sides, strict=True)
+            if any(s.output_tokens is None for s in side)
+        ]
+        if silent and any(s.output_tokens != 0 for s in sides[1]):
+            return missing(part, name, f"the usage of the {' and the '.join(silent)} tells no output tokens")
+        return None
+    ours, theirs = np.array(told, dtype=float).T
     if theirs.sum() == 0 or len(ours) < 2:
         return None
     low, high = settings.output_length
@@ -185,19 +248,22 @@ def _output_length(both: Pairing, settings: Accuracy) -> Claim | None:
 def _same_tokens(candidate: Evaluation, baseline: Evaluation) -> list[Claim]:
     """The same words must become the same number of tokens: a template or a BOS token shows here at once."""
     differ = of = 0
-    names = []
+    names, unknown = [], 0
     for name, base in baseline.tasks.items():
         other = candidate.tasks.get(name)
-        both = pairing(other, base).items if other else ()
-        here = sum(
-            other.scored[i].input_tokens != base.scored[i].input_tokens
-            for i in both
-            if other and not other.scored[i].error and base.scored[i].input_tokens
-        )
-        of, differ = of + len(both), differ + here
+        pairs = [
+            (other.scored[i].input_tokens, base.scored[i].input_tokens)
+            for i in (pairing(other, base).items if other else ())
+            if other and not other.scored[i].error
+        ]
+        # What a usage does not tell is not known to differ.
+        told = [(ours, theirs) for ours, theirs in pairs if ours and theirs]
+        here = sum(ours != theirs for ours, theirs in told)
+        of, differ, unknown = of + len(told), differ + here, unknown + len(pairs) - len(told)
         names += [name] if here else []
     if not of:
-        return []
+        why = "the usage of one side or both tells no prompt tokens"
+        return [missing("Stability", "same prompt tokens", why)] if unknown else []
     note = f"in {', '.join(names)}: the chat template, a BOS token or the tokenizer differs" if differ else ""
     return [
         Claim("Stability", "same prompt tokens", "FAIL" if differ else "PASS", differ / of, None, 0.0,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bench.accuracy.eprocess import EProcess
 from bench.accuracy.result import TaskResult
 from bench.accuracy.task import Answer, Item, Task, prompt_hash
+from bench.accuracy.thinking import unanswered
 
 
 class Sequential:
@@ -27,10 +28,11 @@ class Sequential:
             for item in items
             if item.id in scored
             and not scored[item.id].error
+            and not scored[item.id].unanswered
             and scored[item.id].prompt == prompt_hash(task.asks(item))
         }
         self._order = [item.id for item in items if item.id in self._baseline]
-        self._waiting: dict[str, float] = {}
+        self._waiting: dict[str, float | None] = {}
         self._next = 0
         self._process = EProcess(alpha)
 
@@ -40,13 +42,19 @@ class Sequential:
         return self._process.failed_at
 
     def add(self, item: Item, answers: Sequence[Answer]) -> bool:
-        """One more item (no answers: its request failed); True when the candidate is rejected."""
+        """One more item (no answers: its request failed); True when the candidate is rejected.
+
+        What failed on its way or was not answered is passed over: it is no evidence of a wrong answer.
+        """
         if item.id not in self._baseline:
             return self.rejected_at is not None
         passed = self._task.passes[0].name
-        self._waiting[item.id] = self._task.score(item, {passed: answers}).value if answers else 0.0
+        known = bool(answers) and not unanswered(self._task.asks(item), answers, self._task.measures)
+        self._waiting[item.id] = self._task.score(item, {passed: answers}).value if known else None
         while self._next < len(self._order) and self._order[self._next] in self._waiting:
             here = self._order[self._next]
-            self._process.add(self._waiting.pop(here) - self._floor * self._baseline[here])
+            value = self._waiting.pop(here)
+            if value is not None:
+                self._process.add(value - self._floor * self._baseline[here])
             self._next += 1
         return self.rejected_at is not None

@@ -73,12 +73,14 @@ class Answer:
     """What came back for one Ask.
 
     rank: `logliks` (natural log) and `sizes` (tokens of each choice). score: `tokens`, `logprobs` (the
-    first is None) and `tops`. generate and chat: `text` and `finish`. Tokens are the server's count.
+    first is None) and `tops`. generate and chat: `text`, what was thought before it in `reasoning`, and
+    `finish`. Tokens are the server's count; None where it tells none.
     """
 
-    input_tokens: int
-    output_tokens: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
     text: str = ""
+    reasoning: str = ""
     finish: str | None = None
     logliks: tuple[float, ...] = ()
     sizes: tuple[int, ...] = ()

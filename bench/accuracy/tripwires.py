@@ -104,7 +104,10 @@ def flips(candidate: Evaluation, baseline: Evaluation) -> tuple[int, int]:
         if base.measures != "accuracy" or other is None:
             continue
         both = [
-            i for i in base.scored if i in other.scored and base.scored[i].prompt == other.scored[i].prompt
+            i
+            for i in base.scored
+            if i in other.scored and base.scored[i].prompt == other.scored[i].prompt
+            if not any(s.error or s.unanswered for s in (base.scored[i], other.scored[i]))
         ]
         flipped += sum(base.scored[i].choice != other.scored[i].choice for i in both)
         of += len(both)
@@ -199,5 +202,6 @@ def _prefix_shares(candidate: Path, baseline: Path) -> list[float]:
         both, longest = min(len(a.text), len(b.text)), max(len(a.text), len(b.text))
         letters = enumerate(zip(a.text[:both], b.text[:both], strict=True))
         same = next((i for i, (x, y) in letters if x != y), both)
-        shares.append(same / longest if longest else 1.0)
+        if longest:
+            shares.append(same / longest)
     return shares

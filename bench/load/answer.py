@@ -189,7 +189,7 @@ class _Reader:
         if self._sse is None and answer.status == 200 and not self._told_apart:
             self._tell_apart(ended=True)
         answer.streamed = self._sse is not None
-        if not _believable(answer):
+        if not content.believable(answer.event_tokens, len(answer.event_s), answer.output_tokens or 0):
             answer.event_tokens = []
         if self._sse is None and answer.status is not None:
             self._whole(b"".join(data for _, data in self._body))
@@ -297,14 +297,3 @@ def _judge(answer: Answer, reader: _Reader, exchange: Exchange) -> None:
         answer.detail = answer.detail or LEFT_OPEN
     elif answer.streamed and not reader.done_marker:
         answer.detail = answer.detail or "the stream ended in order but without [DONE]"
-
-
-def _believable(answer: Answer) -> bool:
-    """Whether the tokens told with the events are one count of each, and together those of the usage.
-
-    Two may be missing at the end, or 1%: a special token has no text and no event of its own.
-    """
-    told, total = answer.event_tokens, answer.output_tokens or 0
-    if len(told) != len(answer.event_s) or min(told, default=1) < 1:
-        return False
-    return not told or 0 <= total - sum(told) <= max(2, total // 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,3 +55,13 @@ def output(choice: dict[str, Any]) -> tuple[str, str]:
         answer = json.dumps(delta["tool_calls"])
     reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
     return str(answer), str(reasoning)
+
+
+def believable(told: Sequence[int], events: int, total: int) -> bool:
+    """Whether the tokens told with the events are one count of each, and together those of the usage.
+
+    Two may be missing at the end, or 1%: a special token has no text and no event of its own.
+    """
+    if len(told) != events or min(told, default=1) < 1:
+        return False
+    return not told or 0 <= total - sum(told) <= max(2, total // 100)
