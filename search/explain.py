@@ -132,6 +132,7 @@ def lines(told: Mapping[str, Any]) -> list[str]:
     if bound:
         out.append("what bound: " + ", ".join(f"{p['promise']} in {p['alone']}" for p in bound[:3]))
     out += [
-        f"undetermined: {p['promise']} in {p['looks']} full looks ({p['why']})" for p in told["undetermined"]
+        f"undetermined: {p['promise']} in {p['looks']} full looks ({p['why']})"
+        for p in told.get("undetermined", ())
     ]
     return out
