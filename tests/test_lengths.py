@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import monotonic
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from load_fixture import CLOSED, url
 
+from bench.load.dialect import is_strict
 from bench.load.lengths import Counted, fit, fitted
 from bench.load.running import measure
 from bench.report.load_table import show
@@ -36,6 +38,14 @@ def test_the_server_counts_what_was_asked(
 def test_a_server_that_counts_words_is_left_alone(url: str) -> None:
     words = prompts(None)
     assert fitted(Endpoint(url, "plain", "scripted", "1"), CLOSED, words) == (words, ())
+
+
+def test_a_body_that_is_left_open_is_not_waited_for(url: str) -> None:
+    server = Endpoint(url, "open_after_done", "scripted", "1")
+    begun = monotonic()
+    assert not is_strict(server, CLOSED)
+    assert fitted(server, CLOSED, prompts(None))[1] == ()
+    assert monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("model", ["no_usage", "broken", "rate_limited", "malformed", "not_http", "redirect"])

@@ -32,7 +32,12 @@ def _status(endpoint: Endpoint, load: Load, *, lenient: bool) -> int | None:
     headers = {"Content-Type": "application/json", **authorization(endpoint.api_key_env)}
     body = schedule.body(load, endpoint.served_model, "Hello", 1, 0, lenient=lenient)
     try:
-        with httpx.Client(trust_env=False, timeout=min(ANSWERS_WITHIN_S, load.request_timeout_s)) as client:
-            return client.post(endpoint.url + PATHS[load.endpoint], content=body, headers=headers).status_code
+        with (
+            httpx.Client(trust_env=False, timeout=min(ANSWERS_WITHIN_S, load.request_timeout_s)) as client,
+            client.stream(
+                "POST", endpoint.url + PATHS[load.endpoint], content=body, headers=headers
+            ) as answer,
+        ):
+            return answer.status_code  # of a body that may never end
     except httpx.HTTPError:
         return None

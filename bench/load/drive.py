@@ -21,7 +21,6 @@ from bench.grid import Load
 from bench.load import exchange, schedule
 from bench.load.deadline import first_within_s
 from bench.load.dialect import PATHS
-from bench.load.exchange import LEFT_OPEN
 from bench.load.job import Job, Request, write_requests
 from bench.load.processes import Processes, Progress
 from bench.load.records import record
@@ -108,9 +107,6 @@ def drive(
         interrupted = processes.watch(start_s, total, why_stop, progress)
     records = _collect(jobs, planned, load, start_s, prompts, endpoint.api_key_env)
     health, last_sent_s = _health(jobs, start_s)
-    left_open = sum(record.error_detail == LEFT_OPEN for record in records)
-    if left_open:
-        health = replace(health, notes=(*health.notes, f"{left_open} answers: {LEFT_OPEN}"))
     if not keep_raw:
         shutil.rmtree(folder)
     ended_s = _load_end_s(load, records, last_sent_s)

@@ -6,8 +6,6 @@ template puts before all of them. Lengths are then right in the mean; single pro
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -18,7 +16,9 @@ from bench.grid import Load
 from bench.load import schedule
 from bench.load.dialect import ANSWERS_WITHIN_S, PATHS
 from bench.traffic.prompts import Prompts
+from serving import wire
 from serving.engine import Endpoint
+from serving.keys import authorization
 from serving.sse import Splitter
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def _probe(endpoint: Endpoint, load: Load, prompts: Prompts, *, lenient: bool) -
 
     words = min(MOST_WORDS, max(FEWEST_WORDS, load.input_tokens // 6))
     until = monotonic() + MOST_S
-    key = os.environ.get(endpoint.api_key_env or "")
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    headers = {"Content-Type": "application/json", **authorization(endpoint.api_key_env)}
     found: list[Counted] = []
     with httpx.Client(trust_env=False, timeout=ANSWERS_WITHIN_S, headers=headers) as client:
 
@@ -105,24 +104,31 @@ def _tokens(client: httpx.Client, url: str, content: str) -> int | None:
     """`usage.prompt_tokens` of one request, streamed or not; None where the server does not say."""
     import httpx
 
+    told: list[int] = []
     try:
-        answer = client.post(url, content=content.encode())
+        with client.stream("POST", url, content=content.encode()) as answer:
+            if answer.status_code != 200:
+                return None
+            if "text/event-stream" not in answer.headers.get("content-type", ""):
+                return _prompt_tokens(answer.read())
+            splitter = Splitter()
+            for part in answer.iter_bytes():
+                for event in splitter.feed(part):
+                    if event.data.strip() == b"[DONE]":
+                        return told[-1] if told else None  # the body may be left open
+                    tokens = _prompt_tokens(event.data)
+                    told += [tokens] if tokens else []
     except httpx.HTTPError:
         return None
-    if answer.status_code != 200:
-        return None
-    streamed = "text/event-stream" in answer.headers.get("content-type", "")
-    parts = [event.data for event in Splitter().feed(answer.content)] if streamed else [answer.content]
-    told = [tokens for part in parts if (tokens := _prompt_tokens(part)) is not None]
     return told[-1] if told else None
 
 
 def _prompt_tokens(part: bytes) -> int | None:
+    """The count in one JSON object; None where there is none that can be."""
     try:
-        chunk = json.loads(part)
-    except ValueError:
+        chunk = wire.loads(part)
+        usage = chunk.get("usage") if isinstance(chunk, dict) else None
+        told = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        return wire.count(told, "usage.prompt_tokens")
+    except wire.WireError:
         return None
-    usage = chunk.get("usage") if isinstance(chunk, dict) else None
-    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    usable = isinstance(tokens, int) and not isinstance(tokens, bool) and 0 < tokens < 1 << 31
-    return tokens if usable else None
