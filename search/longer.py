@@ -54,8 +54,8 @@ class Longer:
         factor = enough.growth(View(run), open_)
         if any(by > 0 for by in missed.values()) or not 1 < factor <= MOST_GROWTH:
             return None
-        # The ramp has been paid for: what is missing is added, not the whole in proportion.
-        kept = (found.metrics["requests"] or 0.0) / len(run.records)
+        # What is missing is added: the ramp has been paid for. Where it was not, all grows in proportion.
+        kept = 1.0 if times else (found.metrics["requests"] or 0.0) / len(run.records)
         made = replace(run.point, load=lengthened(run.point.load, 1 + SPARE * (factor - 1) * kept))
         if made.key == run.point.key:  # a trace from end to end
             return None

@@ -43,10 +43,8 @@ def scenario(tmp_path: Path, load: str, slo: str = "ttft:p99<=2s") -> Path:
     return file
 
 
-def measured(
-    tmp_path: Path, requests: int, *, failed: int = 0, slow: int = 0, slo: str = "ttft:p99<=2s"
-) -> Outcome:
-    """An open loop that is steady from its first request; `slow` of them above the limit, `failed` at its end."""
+def run_of(requests: int, *, failed: int = 0, slow: int = 0) -> Run:
+    """An open loop that is steady from its first request; `slow` of them take 3 s, `failed` at its end."""
     every = requests // slow if slow else requests + 1
     records = [record(i, i * 0.05, ttft_s=3.0 if i % every == 1 else 0.1) for i in range(requests)]
     records[requests - failed :] = [
@@ -54,7 +52,14 @@ def measured(
         for r in records[requests - failed :]
     ]
     asked = point(arrivals="constant", rate_per_s=20.0, requests=requests)
-    run = Run(asked, records=tuple(records), client=HEALTHY, load_end_s=requests * 0.05)
+    return Run(asked, records=tuple(records), client=HEALTHY, load_end_s=requests * 0.05)
+
+
+def measured(
+    tmp_path: Path, requests: int, *, failed: int = 0, slow: int = 0, slo: str = "ttft:p99<=2s"
+) -> Outcome:
+    """`run_of`, judged by one SLO."""
+    run = run_of(requests, failed=failed, slow=slow)
     return outcome(run, scenariofile.load(scenario(tmp_path, "concurrency: 4, requests: 9", slo)))
 
 
