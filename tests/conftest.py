@@ -3,10 +3,15 @@
 import signal
 
 import pytest
+from hypothesis import settings
 
 from tests.support.engine_fixtures import transformers_server, vllm_server
 
 __all__ = ["transformers_server", "vllm_server"]
+
+# What a case costs is no claim of a property test, and a busy machine misses any deadline.
+settings.register_profile("servetune", deadline=None)
+settings.load_profile("servetune")
 
 # A job in a shell's background is started with Ctrl-C ignored, and its children inherit that: the tests that press
 # it must not depend on how they were started.
