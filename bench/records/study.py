@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.store import write_whole
 from serving.errors import BrokenRunError, UserError
 
 LOG, ANSWER = "study.jsonl", "study.json"
@@ -51,9 +52,7 @@ def ended_answer(folder: Path) -> dict[str, Any] | None:
 def write_answer(folder: Path, written: Mapping[str, Any]) -> None:
     """Writes `study.json`, whole or not at all. Infinite and NaN become null."""
     text = json.dumps(finite(written), indent=2, default=str, allow_nan=False) + "\n"
-    part = folder / f"{ANSWER}.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(folder / ANSWER)
+    write_whole(folder / ANSWER, text)
 
 
 def finite(data: Any) -> Any:
